@@ -1,0 +1,221 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	"encoding/json"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// MaxValueBytes is the size of the largest value that a CacheEntry stores.
+const MaxValueBytes = 1 << 20
+
+// DeletionPolicy says what becomes of the key when its CacheEntry is deleted.
+// +kubebuilder:validation:Enum=Delete;Retain
+type DeletionPolicy string
+
+const (
+	// DeletionDelete : the key is deleted with the entry.
+	DeletionDelete DeletionPolicy = "Delete"
+	// DeletionRetain : the key stays, and runs out if it has a lifetime.
+	DeletionRetain DeletionPolicy = "Retain"
+)
+
+// PoolReference names a CachePool.
+type PoolReference struct {
+	// name of a CachePool in the same namespace.
+	// +optional
+	// +kubebuilder:default=default
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
+// CacheEntrySpec declares one key that must be there.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.value), has(dyn(self).json), has(self.binary), has(self.valueFrom)].filter(x, x).size() == 1",message="exactly one of value, json, binary, valueFrom must be set"
+// +kubebuilder:validation:XValidation:rule="has(self.ttl) != has(self.forever)",message="exactly one of ttl, forever must be set"
+type CacheEntrySpec struct {
+	// poolRef names the CachePool; "default" when it is not set.
+	// +optional
+	// +kubebuilder:default={name: default}
+	PoolRef PoolReference `json:"poolRef,omitzero"`
+
+	// key is any UTF-8 text of 1 to 1024 bytes. In Redis the pool's key prefix stands in front of it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 1024",message="must be at most 1024 bytes"
+	Key string `json:"key,omitempty"`
+
+	// value is text, stored as it is. At most 1 MiB (use kubectl apply --server-side for more than 256 KiB).
+	// +optional
+	// +kubebuilder:validation:MinLength=0
+	// +kubebuilder:validation:MaxLength=1048576
+	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 1048576",message="must be at most 1048576 bytes (1 MiB)"
+	Value *string `json:"value,omitempty"`
+
+	// json is any JSON value but null, stored compact and with sorted keys; numbers are stored as the API
+	// server keeps them. At most 1 MiB when stored.
+	// +optional
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:pruning:PreserveUnknownFields
+	JSON json.RawMessage `json:"json,omitempty"`
+
+	// binary is base64 text, stored decoded. At most 1 MiB when stored.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 1048576",message="must be at most 1048576 bytes (1 MiB) when decoded"
+	Binary []byte `json:"binary,omitzero"`
+
+	// valueFrom takes the value from a key of a ConfigMap or Secret of the same namespace; a change there is
+	// written at once.
+	// +optional
+	ValueFrom *ValueSource `json:"valueFrom,omitempty"`
+
+	// ttl is the lifetime of the key, from 1s to 10 years (87600h). It is renewed before it runs out.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('87600h')",message="must be between 1s and 10 years (87600h)"
+	TTL *metav1.Duration `json:"ttl,omitempty"`
+
+	// forever stores the key without a lifetime. Only true makes sense.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self",message="must be true; leave it out and set ttl for a key with a lifetime"
+	Forever *bool `json:"forever,omitempty"`
+
+	// deletionPolicy says what becomes of the key when the entry is deleted: Delete or Retain. Delete when it
+	// is not set.
+	// +optional
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// suspend stops all work on the key. While it is true, deleting the entry leaves the key.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+}
+
+// ValueSource names where a value comes from.
+//
+// +kubebuilder:validation:ExactlyOneOf=configMapKeyRef;secretKeyRef
+type ValueSource struct {
+	// configMapKeyRef takes a key of a ConfigMap, from its data or its binaryData.
+	// +optional
+	ConfigMapKeyRef *KeyReference `json:"configMapKeyRef,omitempty"`
+
+	// secretKeyRef takes a key of a Secret.
+	// +optional
+	SecretKeyRef *KeyReference `json:"secretKeyRef,omitempty"`
+}
+
+// KeyReference names an object of the same namespace and one of its keys.
+type KeyReference struct {
+	// name of the ConfigMap or Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// key in its data.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+}
+
+// CacheEntryStatus is what the operator found and did.
+type CacheEntryStatus struct {
+	// observedGeneration is the generation of the spec that this status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// pool is the CachePool in use, as namespace/name.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Pool string `json:"pool,omitempty"`
+
+	// key is the full name of the key in Redis.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	Key string `json:"key,omitempty"`
+
+	// lastWriteTime is when a new value was last written; renewals and repairs do not count.
+	// +optional
+	LastWriteTime *metav1.Time `json:"lastWriteTime,omitempty"`
+
+	// sourceResourceVersion is the resourceVersion of the ConfigMap or Secret whose content was last written.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	SourceResourceVersion string `json:"sourceResourceVersion,omitempty"`
+
+	// writtenDigest is the SHA-256 of the value last written. A Secret's content is never hashed into it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	WrittenDigest string `json:"writtenDigest,omitempty"`
+
+	// conditions: Ready, Reconciling, Stalled, Suspended.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// CacheEntry is one key that must be there, with its value and its lifetime.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=centry,categories=cachewright
+// +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.poolRef.name`
+// +kubebuilder:printcolumn:name="Key",type=string,JSONPath=`.spec.key`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="TTL",type=string,JSONPath=`.spec.ttl`,priority=1
+// +kubebuilder:printcolumn:name="Last Write",type=date,JSONPath=`.status.lastWriteTime`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type CacheEntry struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec declares the key.
+	// +required
+	Spec CacheEntrySpec `json:"spec,omitzero"`
+
+	// status is what the operator found and did.
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status CacheEntryStatus `json:"status,omitzero"`
+}
+
+// CacheEntryList is a list of CacheEntries.
+//
+// +kubebuilder:object:root=true
+type CacheEntryList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []CacheEntry `json:"items"`
+}
+
+// EffectiveDeletionPolicy is the declared policy, or Delete.
+func (e *CacheEntry) EffectiveDeletionPolicy() DeletionPolicy {
+	if e.Spec.DeletionPolicy == "" {
+		return DeletionDelete
+	}
+	return e.Spec.DeletionPolicy
+}
+
+// Conditions of the entry.
+func (e *CacheEntry) Conditions() *[]metav1.Condition { return &e.Status.Conditions }
+
+// ObservedGeneration of the entry.
+func (e *CacheEntry) ObservedGeneration() *int64 { return &e.Status.ObservedGeneration }

@@ -1,0 +1,198 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// CachePoolSpec declares a connection, and the key prefix that fences it in.
+type CachePoolSpec struct {
+	// addresses of the server, as host:port.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=1
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=260
+	// +kubebuilder:validation:XValidation:rule="self.all(a, a.matches('^(\\\\[[0-9a-fA-F:.%]+\\\\]|[^:/@\\\\s\\\\[\\\\]]+):[0-9]{1,5}$'))",message="must be host:port, for example redis.shop.svc:6379 (an IPv6 address in brackets, no redis:// in front)"
+	Addresses []string `json:"addresses,omitempty"`
+
+	// database is the number of the logical database. 0 when it is not set.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Database *int32 `json:"database,omitempty"`
+
+	// credentialsSecretRef names the Secret with user and password. Without it the operator connects as the
+	// default user without a password.
+	// +optional
+	CredentialsSecretRef *CredentialsSecretReference `json:"credentialsSecretRef,omitempty"`
+
+	// keyPrefix stands in front of every key of this pool; nothing outside it is ever touched. When it is not
+	// set: "glimr:cache:<name of the pool>:", the layout of the glimr_redis cache driver. The prefix in effect
+	// cannot be changed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=320
+	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 320",message="must be at most 320 bytes"
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('cachewright:') && !'cachewright:'.startsWith(self)",message="must not overlap \"cachewright:\", which the operator keeps for itself"
+	KeyPrefix string `json:"keyPrefix,omitempty"`
+
+	// resyncPeriod is the time between two full looks at the server and at all keys of the pool, as a safety
+	// net behind timers and events. At least 10s.
+	// +optional
+	// +kubebuilder:default="10m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="must be at least 10s"
+	ResyncPeriod *metav1.Duration `json:"resyncPeriod,omitempty"`
+
+	// timeout of one command, between 100ms and 1m.
+	// +optional
+	// +kubebuilder:default="3s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('1m')",message="must be between 100ms and 1m"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+
+	// suspend stops all work on the pool, its entries and its flushes. Keys stay as they are, also when entries
+	// are deleted meanwhile.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+}
+
+// CredentialsSecretReference names a Secret of the same namespace and its keys.
+type CredentialsSecretReference struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// usernameKey is the Secret's key that holds the user. A Secret without it means the default user.
+	// +optional
+	// +kubebuilder:default=username
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	UsernameKey string `json:"usernameKey,omitempty"`
+
+	// passwordKey is the Secret's key that holds the password.
+	// +optional
+	// +kubebuilder:default=password
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	PasswordKey string `json:"passwordKey,omitempty"`
+}
+
+// CachePoolStatus is what the operator found.
+type CachePoolStatus struct {
+	// observedGeneration is the generation of the spec that this status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// keyPrefix in effect.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=320
+	KeyPrefix string `json:"keyPrefix,omitempty"`
+
+	// server is what answered at the address.
+	// +optional
+	Server *ServerStatus `json:"server,omitempty"`
+
+	// credentialsResourceVersion is the resourceVersion of the credentials Secret in use: when a new one
+	// stands here, the old password may go.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	CredentialsResourceVersion string `json:"credentialsResourceVersion,omitempty"`
+
+	// conditions: Ready, Reconciling, Stalled, Suspended.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ServerStatus describes a Redis or Valkey server.
+type ServerStatus struct {
+	// product as the server names itself: redis or valkey.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Product string `json:"product,omitempty"`
+
+	// version of the product.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Version string `json:"version,omitempty"`
+
+	// topology of the server: Standalone.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Topology string `json:"topology,omitempty"`
+
+	// nodes that hold keys.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Nodes int32 `json:"nodes,omitempty"`
+}
+
+// CachePool is a connection to a Redis or Valkey server and the key prefix that fences it in. CacheEntries and
+// CacheFlushes name the pool they work in.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=cpool,categories=cachewright
+// +kubebuilder:printcolumn:name="Topology",type=string,JSONPath=`.status.server.topology`
+// +kubebuilder:printcolumn:name="Prefix",type=string,JSONPath=`.status.keyPrefix`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="(has(self.spec.keyPrefix) ? self.spec.keyPrefix : 'glimr:cache:' + self.metadata.name + ':') == (has(oldSelf.spec.keyPrefix) ? oldSelf.spec.keyPrefix : 'glimr:cache:' + oldSelf.metadata.name + ':')",message="spec.keyPrefix: the prefix in effect cannot be changed; create another CachePool"
+type CachePool struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec declares the connection.
+	// +required
+	Spec CachePoolSpec `json:"spec,omitzero"`
+
+	// status is what the operator found.
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status CachePoolStatus `json:"status,omitzero"`
+}
+
+// CachePoolList is a list of CachePools.
+//
+// +kubebuilder:object:root=true
+type CachePoolList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []CachePool `json:"items"`
+}
+
+// EffectiveKeyPrefix is what stands in front of every key of the pool.
+func (p *CachePool) EffectiveKeyPrefix() string {
+	if p.Spec.KeyPrefix != "" {
+		return p.Spec.KeyPrefix
+	}
+	return "glimr:cache:" + p.Name + ":"
+}
+
+// Conditions of the pool.
+func (p *CachePool) Conditions() *[]metav1.Condition { return &p.Status.Conditions }
+
+// ObservedGeneration of the pool.
+func (p *CachePool) ObservedGeneration() *int64 { return &p.Status.ObservedGeneration }
