@@ -24,6 +24,8 @@ const (
 )
 
 // PoolReference names a CachePool.
+//
+// +kubebuilder:validation:MinProperties=1
 type PoolReference struct {
 	// name of a CachePool in the same namespace.
 	// +optional
@@ -33,10 +35,16 @@ type PoolReference struct {
 	Name string `json:"name,omitempty"`
 }
 
+// The rules of the two large fields stand at the spec, because a refused rule of a field repeats the field's value. And
+// binary is plain text to the API server, whose CEL reads format byte in base64's URL alphabet, without + and /.
+
 // CacheEntrySpec declares one key that must be there.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.value), has(dyn(self).json), has(self.binary), has(self.valueFrom)].filter(x, x).size() == 1",message="exactly one of value, json, binary, valueFrom must be set"
+// +kubebuilder:validation:XValidation:rule="[has(self.value), has(dyn(self).json), has(self.binary), has(self.valueFrom)].filter(x, x).size() == 1",message="exactly one of value, json, binary, valueFrom must be set; null counts as not set"
 // +kubebuilder:validation:XValidation:rule="has(self.ttl) != has(self.forever)",message="exactly one of ttl, forever must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.value) || size(bytes(self.value)) <= 1048576",fieldPath=".value",message="must be at most 1048576 bytes (1 MiB)"
+// +kubebuilder:validation:XValidation:rule="!has(self.binary) || size(self.binary) % 4 == 0 && self.binary.matches('^[A-Za-z0-9+/]*={0,2}$')",fieldPath=".binary",message="must be base64 in one line, as base64 -w0 writes it"
+// +kubebuilder:validation:XValidation:rule="!has(self.binary) || size(self.binary) / 4 * 3 - (self.binary.endsWith('==') ? 2 : self.binary.endsWith('=') ? 1 : 0) <= 1048576",fieldPath=".binary",message="must be at most 1048576 bytes (1 MiB) when decoded"
 type CacheEntrySpec struct {
 	// poolRef names the CachePool; "default" when it is not set.
 	// +optional
@@ -54,7 +62,6 @@ type CacheEntrySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=0
 	// +kubebuilder:validation:MaxLength=1048576
-	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 1048576",message="must be at most 1048576 bytes (1 MiB)"
 	Value *string `json:"value,omitempty"`
 
 	// json is any JSON value but null, stored compact and with sorted keys; numbers are stored as the API
@@ -64,9 +71,12 @@ type CacheEntrySpec struct {
 	// +kubebuilder:pruning:PreserveUnknownFields
 	JSON json.RawMessage `json:"json,omitempty"`
 
-	// binary is base64 text, stored decoded. At most 1 MiB when stored.
+	// binary is base64 text in one line, stored decoded. At most 1 MiB when stored.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="size(self) <= 1048576",message="must be at most 1048576 bytes (1 MiB) when decoded"
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=0
+	// +kubebuilder:validation:MaxLength=1398104
 	Binary []byte `json:"binary,omitzero"`
 
 	// valueFrom takes the value from a key of a ConfigMap or Secret of the same namespace; a change there is
@@ -78,8 +88,7 @@ type CacheEntrySpec struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('87600h')",message="must be between 1s and 10 years (87600h)"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('87600h')",message="must be a duration from 1s to 10 years (87600h), such as 90s, 10m or 1h30m"
 	TTL *metav1.Duration `json:"ttl,omitempty"`
 
 	// forever stores the key without a lifetime. Only true makes sense.
@@ -159,7 +168,7 @@ type CacheEntryStatus struct {
 	// +kubebuilder:validation:MaxLength=128
 	WrittenDigest string `json:"writtenDigest,omitempty"`
 
-	// conditions: Ready, Reconciling, Stalled, Suspended.
+	// conditions are Ready, Reconciling, Stalled, Suspended.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -21,7 +21,7 @@ const (
 // CacheFlushSpec declares keys that must go, once.
 //
 // +kubebuilder:validation:ExactlyOneOf=all;prefix;match;keys
-// +kubebuilder:validation:XValidation:rule="self.poolRef == oldSelf.poolRef && self.?all == oldSelf.?all && self.?prefix == oldSelf.?prefix && self.?match == oldSelf.?match && self.?keys == oldSelf.?keys && self.mode == oldSelf.mode",message="is immutable except suspend and ttlSecondsAfterFinished; create another CacheFlush"
+// +kubebuilder:validation:XValidation:rule="self.poolRef == oldSelf.poolRef && self.mode == oldSelf.mode && (has(self.all) ? self.all : false) == (has(oldSelf.all) ? oldSelf.all : false) && (has(self.prefix) ? self.prefix : '') == (has(oldSelf.prefix) ? oldSelf.prefix : '') && (has(self.match) ? self.match : '') == (has(oldSelf.match) ? oldSelf.match : '') && (has(self.keys) ? self.keys : []) == (has(oldSelf.keys) ? oldSelf.keys : [])",message="is immutable except suspend and ttlSecondsAfterFinished; create another CacheFlush"
 type CacheFlushSpec struct {
 	// poolRef names the CachePool; "default" when it is not set.
 	// +optional
@@ -119,7 +119,7 @@ type CacheFlushStatus struct {
 	// +kubebuilder:validation:MaxItems=1000
 	Checkpoints []FlushCheckpoint `json:"checkpoints,omitempty"`
 
-	// conditions: Complete or Failed, Ready, Reconciling, Stalled, Suspended.
+	// conditions are Complete or Failed, Ready, Reconciling, Stalled, Suspended.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -16,7 +16,7 @@ type CachePoolSpec struct {
 	// +kubebuilder:validation:MaxItems=1
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=260
-	// +kubebuilder:validation:XValidation:rule="self.all(a, a.matches('^(\\\\[[0-9a-fA-F:.%]+\\\\]|[^:/@\\\\s\\\\[\\\\]]+):[0-9]{1,5}$'))",message="must be host:port, for example redis.shop.svc:6379 (an IPv6 address in brackets, no redis:// in front)"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, a.matches('^(\\\\[[0-9a-fA-F:.%]+\\\\]|[^:/@\\\\s\\\\[\\\\]]+):[0-9]{1,5}$') && int(a.substring(a.lastIndexOf(':') + 1)) >= 1 && int(a.substring(a.lastIndexOf(':') + 1)) <= 65535)",message="must be host:port with a port from 1 to 65535, for example redis.shop.svc:6379 (an IPv6 address in brackets, no redis:// in front)"
 	Addresses []string `json:"addresses,omitempty"`
 
 	// database is the number of the logical database. 0 when it is not set.
@@ -45,8 +45,7 @@ type CachePoolSpec struct {
 	// +kubebuilder:default="10m"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="must be at least 10s"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10s')",message="must be a duration of at least 10s, such as 30s, 10m or 1h30m"
 	ResyncPeriod *metav1.Duration `json:"resyncPeriod,omitempty"`
 
 	// timeout of one command, between 100ms and 1m.
@@ -54,8 +53,7 @@ type CachePoolSpec struct {
 	// +kubebuilder:default="3s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('1m')",message="must be between 100ms and 1m"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('100ms') && duration(self) <= duration('1m')",message="must be a duration from 100ms to 1m, such as 500ms or 3s"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
 	// suspend stops all work on the pool, its entries and its flushes. Keys stay as they are, also when entries
@@ -110,7 +108,7 @@ type CachePoolStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	CredentialsResourceVersion string `json:"credentialsResourceVersion,omitempty"`
 
-	// conditions: Ready, Reconciling, Stalled, Suspended.
+	// conditions are Ready, Reconciling, Stalled, Suspended.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -155,7 +153,7 @@ type ServerStatus struct {
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="(has(self.spec.keyPrefix) ? self.spec.keyPrefix : 'glimr:cache:' + self.metadata.name + ':') == (has(oldSelf.spec.keyPrefix) ? oldSelf.spec.keyPrefix : 'glimr:cache:' + oldSelf.metadata.name + ':')",message="spec.keyPrefix: the prefix in effect cannot be changed; create another CachePool"
+// +kubebuilder:validation:XValidation:rule="(has(self.spec.keyPrefix) ? self.spec.keyPrefix : 'glimr:cache:' + self.metadata.name + ':') == (has(oldSelf.spec.keyPrefix) ? oldSelf.spec.keyPrefix : 'glimr:cache:' + oldSelf.metadata.name + ':')",fieldPath=".spec.keyPrefix",message="the prefix in effect cannot be changed; create another CachePool"
 type CachePool struct {
 	metav1.TypeMeta `json:",inline"`
 

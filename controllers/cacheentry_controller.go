@@ -1,0 +1,172 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/claims"
+	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/pools"
+	"github.com/cachewright/cachewright/internal/status"
+)
+
+// cacheEntryReconciler hands the keys of CacheEntries to the keepers of their pools, and tells what came of it.
+type cacheEntryReconciler struct {
+	client.Client
+	finisher
+
+	// reader reads ConfigMaps and Secrets from the API server: the operator keeps no copy of them.
+	reader   client.Reader
+	pools    *poolFinder
+	registry *pools.Registry
+	claims   *claims.Index
+}
+
+// +kubebuilder:rbac:groups=cachewright.dev,resources=cacheentries,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=cachewright.dev,resources=cacheentries/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=configmaps;secrets,verbs=get;list;watch
+
+// Reconcile one entry.
+func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	entry := &v1alpha1.CacheEntry{}
+	if err := r.Get(ctx, req.NamespacedName, entry); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forgetAbout(req.NamespacedName)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, err
+	}
+	reconcile := r.reconcile
+	if !entry.DeletionTimestamp.IsZero() {
+		reconcile = r.delete
+	}
+	verdict, err := reconcile(ctx, entry)
+	return r.finish(ctx, entry, verdict, err, false)
+}
+
+func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.CacheEntry) (*status.Verdict, error) {
+	name := client.ObjectKeyFromObject(entry)
+	r.claims.Set(claimOf(entry))
+	if entry.Spec.Suspend {
+		r.registry.Drop(name)
+		return status.Suspended(v1alpha1.ReasonSuspended, "The entry is suspended"), nil
+	}
+	pool, err := r.pools.serving(ctx, entry, entry.Spec.PoolRef, keeper.Open)
+	if err != nil {
+		return nil, err
+	}
+	content, err := r.content(ctx, entry)
+	if err == nil {
+		err = r.holds(ctx, entry, pool)
+	}
+	if err != nil {
+		r.dropOn(name, err)
+		return nil, err
+	}
+	former, err := r.record(ctx, entry, pool)
+	if err != nil {
+		return nil, err
+	}
+	verdict, err := r.keep(ctx, entry, pool, content)
+	if err != nil {
+		return nil, err
+	}
+	return r.leave(ctx, entry, former, verdict)
+}
+
+// dropOn stops keeping a key whose entry no longer says what is to be kept, or must not keep it. Where the API
+// server did not answer, nothing is known, and what was kept is kept on.
+func (r *cacheEntryReconciler) dropOn(name types.NamespacedName, err error) {
+	if _, ok := errors.AsType[*status.Verdict](err); ok {
+		r.registry.Drop(name)
+	}
+}
+
+// holds is nil when the entry is the one that holds its key: of several that declare it, the oldest does.
+func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheEntry, pool *livePool) error {
+	near, err := r.pools.neighbours(ctx, pool.CachePool)
+	if err != nil {
+		return err
+	}
+	holder := r.claims.At(places(near, pool.EffectiveKeyPrefix()+entry.Spec.Key)...)[0]
+	switch {
+	case holder.UID == entry.UID:
+		return nil
+	case holder.Entry.Namespace == entry.Namespace:
+		return status.Stalled(v1alpha1.ReasonKeyConflict, "CacheEntry %q is older and declares the same key", holder.Entry.Name)
+	default:
+		return status.Stalled(v1alpha1.ReasonKeyConflict, "An older CacheEntry of another namespace declares the same key")
+	}
+}
+
+// keep hands the key to the keeper, and says what came of it.
+func (r *cacheEntryReconciler) keep(ctx context.Context, entry *v1alpha1.CacheEntry, pool *livePool, c content) (*status.Verdict, error) {
+	fullName := pool.EffectiveKeyPrefix() + entry.Spec.Key
+	isNew := !c.writtenIn(entry) || entry.Status.Key != fullName || entry.Status.Pool != pool.name.String()
+	declaration := keeper.Declaration{Key: entry.Spec.Key, Value: c.value, Digest: c.identity}
+	if entry.Spec.TTL != nil {
+		declaration.TTL = entry.Spec.TTL.Duration
+	}
+	outcome, done := r.registry.Keep(ctx, pool.name, client.ObjectKeyFromObject(entry), declaration, !isNew && warm(entry))
+	if !done {
+		return nil, status.Progressing("The key is being written")
+	}
+	if outcome.Err != nil {
+		return nil, refusal(outcome.Err)
+	}
+	v := status.Ready(v1alpha1.ReasonWarm, "The key holds the declared value")
+	v.Update = func() {
+		entry.Status.Pool, entry.Status.Key = pool.name.String(), fullName
+		if isNew {
+			c.publish(entry, outcome.Wrote, metav1.NewTime(r.clock.Now()))
+		}
+	}
+	return v, nil
+}
+
+// refusal turns the error of a look or a write into the verdict on the entry.
+func refusal(err error) *status.Verdict {
+	e, ok := errors.AsType[*cache.Error](err)
+	switch {
+	case !ok:
+		return status.Waiting(v1alpha1.ReasonWriteFailed, "%v", err)
+	case e.Class == cache.Failed:
+		return status.Waiting(v1alpha1.ReasonWriteFailed, "%s", e.Message)
+	default:
+		return status.Stalled(e.Reason, "%s", e.Message)
+	}
+}
+
+// forgetAbout an entry that is no more.
+func (r *cacheEntryReconciler) forgetAbout(name types.NamespacedName) {
+	r.claims.Delete(name)
+	r.registry.Drop(name)
+}
+
+// warm says whether the status of an entry tells that its present generation is kept.
+func warm(entry *v1alpha1.CacheEntry) bool {
+	c := apimeta.FindStatusCondition(entry.Status.Conditions, v1alpha1.ConditionReady)
+	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == entry.Generation
+}
+
+// claimOf an entry.
+func claimOf(entry *v1alpha1.CacheEntry) claims.Claim {
+	return claims.Claim{
+		Place:   claims.Place{Pool: types.NamespacedName{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key},
+		Entry:   client.ObjectKeyFromObject(entry),
+		UID:     entry.UID,
+		Created: entry.CreationTimestamp.Time,
+	}
+}

@@ -1,0 +1,161 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/claims"
+	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/pools"
+	"github.com/cachewright/cachewright/internal/status"
+)
+
+// sliceLength is how long a flush works before it saves where it is.
+const sliceLength = time.Second
+
+// cacheFlushReconciler runs CacheFlushes, a slice at a time.
+type cacheFlushReconciler struct {
+	client.Client
+	finisher
+
+	// reader reads the flush from the API server before each slice: a cache that lags must not delete keys twice.
+	reader   client.Reader
+	pools    *poolFinder
+	registry *pools.Registry
+	claims   *claims.Index
+}
+
+// +kubebuilder:rbac:groups=cachewright.dev,resources=cacheflushes,verbs=get;list;watch;delete
+// +kubebuilder:rbac:groups=cachewright.dev,resources=cacheflushes/status,verbs=patch
+
+// Reconcile runs one slice of a flush, or finds out why it must wait.
+func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	flush := &v1alpha1.CacheFlush{}
+	if err := r.Get(ctx, req.NamespacedName, flush); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	verdict, err := r.reconcile(ctx, flush)
+	return r.finish(ctx, flush, verdict, err, true)
+}
+
+func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.CacheFlush) (*status.Verdict, error) {
+	if !flush.DeletionTimestamp.IsZero() {
+		return status.Silent(0), nil
+	}
+	if finished(flush) {
+		return r.expire(ctx, flush)
+	}
+	if flush.Spec.Suspend {
+		return suspended(v1alpha1.ReasonSuspended, "The flush is suspended"), nil
+	}
+	pool, err := r.pools.serving(ctx, flush, flush.Spec.PoolRef, keeper.DeletionsOnly)
+	if err != nil {
+		return nil, asFlush(err)
+	}
+	if ahead, err := r.queue(ctx, flush); err != nil || ahead != "" {
+		return status.Working(v1alpha1.ReasonQueued, "Waiting for CacheFlush %q", ahead), err
+	}
+	if err := r.claim(ctx, flush); err != nil {
+		return nil, err
+	}
+	return r.slice(ctx, flush, pool)
+}
+
+// claim the run: read the flush anew, and have it say Running before the first key is deleted. If anything has
+// changed since the cache was filled, another look is due first.
+func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheFlush) error {
+	version := flush.ResourceVersion
+	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), flush); err != nil {
+		return err
+	}
+	if flush.ResourceVersion != version && (finished(flush) || flush.Spec.Suspend || !flush.DeletionTimestamp.IsZero()) {
+		return status.Silent(conflictDelay)
+	}
+	if running(flush) && flush.Status.ObservedGeneration == flush.Generation {
+		return nil
+	}
+	v := status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
+	v.Update = func() {
+		flush.Status.Target = target(&flush.Spec)
+		if flush.Status.StartTime == nil {
+			flush.Status.StartTime = new(metav1.NewTime(r.clock.Now()))
+			flush.Status.Progress = &v1alpha1.FlushProgress{}
+		}
+	}
+	return r.write(ctx, flush, v, true)
+}
+
+// doing is what a flush does to keys.
+func doing(flush *v1alpha1.CacheFlush) string {
+	if flush.Spec.Mode == v1alpha1.FlushDryRun {
+		return "counted"
+	}
+	return "deleted"
+}
+
+// expire deletes a finished flush when its time has come.
+func (r *cacheFlushReconciler) expire(ctx context.Context, flush *v1alpha1.CacheFlush) (*status.Verdict, error) {
+	v := acknowledge(flush)
+	ttl := flush.Spec.TTLSecondsAfterFinished
+	if ttl == nil || flush.Status.CompletionTime == nil {
+		return v, nil
+	}
+	left := time.Duration(*ttl)*time.Second - r.clock.Since(flush.Status.CompletionTime.Time)
+	if left > 0 {
+		return v.In(left), nil
+	}
+	err := r.Delete(ctx, flush, client.Preconditions{UID: &flush.UID, ResourceVersion: &flush.ResourceVersion})
+	return v, err
+}
+
+// acknowledge a new generation of a finished flush, which changes nothing about it.
+func acknowledge(flush *v1alpha1.CacheFlush) *status.Verdict {
+	ready := apimeta.FindStatusCondition(flush.Status.Conditions, v1alpha1.ConditionReady)
+	v := &status.Verdict{Ready: ready.Status, Reason: ready.Reason, Message: ready.Message, Terminal: v1alpha1.ConditionComplete}
+	if failed(flush) {
+		v.Terminal, v.Stalled = v1alpha1.ConditionFailed, true
+	}
+	return v
+}
+
+// finished says whether a flush has come to its end.
+func finished(flush *v1alpha1.CacheFlush) bool {
+	return failed(flush) || apimeta.IsStatusConditionTrue(flush.Status.Conditions, v1alpha1.ConditionComplete)
+}
+
+func failed(flush *v1alpha1.CacheFlush) bool {
+	return apimeta.IsStatusConditionTrue(flush.Status.Conditions, v1alpha1.ConditionFailed)
+}
+
+// suspended : Ready is Unknown, since a flush that stands still is neither done nor failed.
+func suspended(reason, message string) *status.Verdict {
+	v := status.Suspended(reason, "%s", message)
+	v.Ready = metav1.ConditionUnknown
+	return v
+}
+
+// asFlush puts what stands in the way of any object into the words of a flush: while it waits for its pool, the
+// reason of Reconciling is that of Ready.
+func asFlush(err error) error {
+	v, ok := errors.AsType[*status.Verdict](err)
+	switch {
+	case !ok || v.Silent:
+		return err
+	case v.Suspended != "":
+		return suspended(v.Suspended, v.Message)
+	default:
+		waiting := *v
+		waiting.Reconciling = v.Reason
+		return &waiting
+	}
+}

@@ -1,0 +1,177 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/status"
+)
+
+const (
+	// backoffLimit is how many slices may fail before the flush does, as for a Job.
+	backoffLimit = 6
+	// firstRetry and maxRetry bound the wait after a failed slice, as for a Job.
+	firstRetry, maxRetry = 10 * time.Second, 6 * time.Minute
+	// poolRetry is the wait for a pool that broke during a slice, should nothing else tell that it is back.
+	poolRetry = 10 * time.Second
+)
+
+// slice does about a second of the work, and says how far it came.
+func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool) (*status.Verdict, error) {
+	near, err := r.pools.neighbours(ctx, pool.CachePool)
+	if err != nil {
+		return nil, err
+	}
+	options := cache.ScanOptions{
+		DryRun:   flush.Spec.Mode == v1alpha1.FlushDryRun,
+		Preserve: func(name string) bool { return r.declared(near, name) },
+	}
+	result, err := scan(ctx, flush, pool.Cache, options, r.clock.Now().Add(sliceLength), r.clock.Now)
+	if cache.ServerWide(err) {
+		r.registry.Failed(ctx, pool.name)
+	}
+	v := conclude(flush, result, err)
+	v.Update = func() {
+		account(flush, result)
+		if failure(err) {
+			flush.Status.Failures++
+		}
+		if v.Terminal != "" {
+			flush.Status.CompletionTime = new(metav1.NewTime(r.clock.Now()))
+		}
+	}
+	return v, nil
+}
+
+// declared says whether an entry declares a key, by its full name.
+func (r *cacheFlushReconciler) declared(near []neighbour, name string) bool {
+	for _, place := range places(near, name) {
+		if r.claims.Claimed(place) {
+			return true
+		}
+	}
+	return false
+}
+
+// scan the keys of a flush until the deadline.
+func scan(ctx context.Context, flush *v1alpha1.CacheFlush, pool *cache.Pool, o cache.ScanOptions, deadline time.Time, now func() time.Time) (cache.ScanResult, error) {
+	o.Sample = len(flush.Status.Sample)
+	spec := &flush.Spec
+	t := cache.All()
+	switch {
+	case spec.Prefix != "":
+		t = cache.Prefixed(spec.Prefix)
+	case spec.Match != "":
+		t = cache.Matching(spec.Match)
+	case len(spec.Keys) > 0:
+		return pool.ForgetNamed(ctx, spec.Keys, o)
+	}
+	return pool.NewScan(t, o).Run(ctx, checkpoint(flush), func() bool { return ctx.Err() != nil || !now().Before(deadline) })
+}
+
+// conclude a slice.
+func conclude(flush *v1alpha1.CacheFlush, result cache.ScanResult, err error) *status.Verdict {
+	e, _ := errors.AsType[*cache.Error](err)
+	switch {
+	case err == nil && result.Checkpoint.Done:
+		return complete(flush)
+	case err == nil:
+		return working(flush, result).In(millisecond)
+	case cache.ServerWide(err):
+		return working(flush, result).In(poolRetry)
+	case e != nil && e.Class == cache.Denied:
+		return fail(v1alpha1.ReasonPermissionDenied, e.Message)
+	case flush.Status.Failures >= backoffLimit:
+		return fail(v1alpha1.ReasonBackoffLimitExceeded, err.Error())
+	default:
+		return status.Waiting(v1alpha1.ReasonFlushFailed, "%s", err.Error()).In(min(maxRetry, firstRetry<<flush.Status.Failures))
+	}
+}
+
+// failure says whether an error counts against the limit. Waiting for a pool does not.
+func failure(err error) bool { return err != nil && !cache.ServerWide(err) }
+
+func working(flush *v1alpha1.CacheFlush, result cache.ScanResult) *status.Verdict {
+	if result.Restarted {
+		return status.Working(v1alpha1.ReasonRunning, "Keys are being %s, again from the start, since the server was restarted or replaced", doing(flush))
+	}
+	return status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
+}
+
+func complete(flush *v1alpha1.CacheFlush) *status.Verdict {
+	v := status.Ready(v1alpha1.ReasonKeysFlushed, "Every matching key that was there at the start is gone")
+	if flush.Spec.Mode == v1alpha1.FlushDryRun {
+		v = status.Ready(v1alpha1.ReasonKeysCounted, "The matching keys have been counted, and nothing was deleted")
+	}
+	v.Terminal = v1alpha1.ConditionComplete
+	return v
+}
+
+func fail(reason, message string) *status.Verdict {
+	v := status.Stalled(reason, "%s", message)
+	v.Terminal = v1alpha1.ConditionFailed
+	return v
+}
+
+// account for a slice in the status.
+func account(flush *v1alpha1.CacheFlush, result cache.ScanResult) {
+	p := flush.Status.Progress
+	p.Matched += result.Matched
+	p.Deleted += result.Deleted
+	p.Preserved += result.Preserved
+	p.Percent = result.Checkpoint.Percent()
+	flush.Status.Sample = append(flush.Status.Sample, result.Sample...)
+	flush.Status.Checkpoints = nil
+	if c := result.Checkpoint; c.ServerID != "" {
+		flush.Status.Checkpoints = []v1alpha1.FlushCheckpoint{{Node: c.Node, ServerID: c.ServerID, Cursor: strconv.FormatUint(c.Cursor, 10), Done: c.Done}}
+	}
+}
+
+// checkpoint to go on from. One that was edited beyond recognition means the start, which is always safe.
+func checkpoint(flush *v1alpha1.CacheFlush) cache.Checkpoint {
+	if len(flush.Status.Checkpoints) == 0 {
+		return cache.Checkpoint{}
+	}
+	c := flush.Status.Checkpoints[0]
+	cursor, err := strconv.ParseUint(c.Cursor, 10, 64)
+	if err != nil {
+		return cache.Checkpoint{}
+	}
+	return cache.Checkpoint{Node: c.Node, ServerID: c.ServerID, Cursor: cursor, Done: c.Done}
+}
+
+// maxTarget is the length of a key or pattern that is quoted in the status in full.
+const maxTarget = 80
+
+// target says in words what a flush takes.
+func target(spec *v1alpha1.CacheFlushSpec) string {
+	switch {
+	case spec.Prefix != "":
+		return "prefix " + quote(spec.Prefix)
+	case spec.Match != "":
+		return "match " + quote(spec.Match)
+	case len(spec.Keys) == 1:
+		return "key " + quote(spec.Keys[0])
+	case len(spec.Keys) > 1:
+		return fmt.Sprintf("%d keys", len(spec.Keys))
+	default:
+		return "all"
+	}
+}
+
+func quote(text string) string {
+	if runes := []rune(text); len(runes) > maxTarget {
+		text = string(runes[:maxTarget-1]) + "…"
+	}
+	return `"` + text + `"`
+}

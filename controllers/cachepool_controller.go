@@ -1,0 +1,206 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/pools"
+	"github.com/cachewright/cachewright/internal/status"
+)
+
+// finalizer holds a pool until its entries' keys are dealt with, and an entry until its key is.
+const finalizer = "cachewright.dev/keys"
+
+// jitter keeps periods that began together from ending together.
+const jitter = 0.1
+
+// cachePoolReconciler connects CachePools and keeps checking them.
+type cachePoolReconciler struct {
+	client.Client
+	finisher
+
+	// reader reads Secrets from the API server: the operator keeps no copy of them.
+	reader   client.Reader
+	registry *pools.Registry
+	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	// backoff between the probes of a pool that fails.
+	backoff workqueue.TypedRateLimiter[reconcile.Request]
+}
+
+// +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Reconcile connects or checks one pool.
+func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	pool := &v1alpha1.CachePool{}
+	if err := r.Get(ctx, req.NamespacedName, pool); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.backoff.Forget(req)
+			return ctrl.Result{}, r.registry.Remove(req.NamespacedName)
+		}
+		return ctrl.Result{}, err
+	}
+	verdict, err := r.reconcile(ctx, pool)
+	return r.finish(ctx, pool, verdict, err, false)
+}
+
+func (r *cachePoolReconciler) reconcile(ctx context.Context, pool *v1alpha1.CachePool) (*status.Verdict, error) {
+	deleting := !pool.DeletionTimestamp.IsZero()
+	if deleting {
+		if inUse, err := r.inUse(ctx, pool); err != nil || !inUse {
+			return status.Silent(0), errors.Join(err, r.release(ctx, pool))
+		}
+	} else if err := r.hold(ctx, pool); err != nil {
+		return nil, err
+	}
+	if pool.Spec.Suspend {
+		r.registry.Close(client.ObjectKeyFromObject(pool))
+		return status.Suspended(v1alpha1.ReasonSuspended, "The pool is suspended"), nil
+	}
+	verdict := r.connect(ctx, pool)
+	if deleting {
+		verdict = status.Waiting(v1alpha1.ReasonInUse, "CacheEntries or running CacheFlushes of this namespace still use the pool").In(verdict.After)
+	}
+	return verdict, nil
+}
+
+// connect or check, and say how it went.
+func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CachePool) *status.Verdict {
+	name := client.ObjectKeyFromObject(pool)
+	request := reconcile.Request{NamespacedName: name}
+	id := pools.Identity{Name: name, UID: pool.UID, Generation: pool.Generation}
+	options, secretVersion, err := r.options(ctx, pool)
+	if err == nil {
+		err = r.registry.Connect(ctx, id, options)
+	}
+	live, _ := r.registry.Get(name)
+	switch {
+	case err == nil:
+		r.backoff.Forget(request)
+		period := pool.Spec.ResyncPeriod.Duration
+		r.registry.Sweep(name, period)
+		v := status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(period, jitter))
+		v.Update = func() { publish(pool, live.Server, secretVersion) }
+		return v
+	case live.Connected(id) && r.registry.Check(ctx, name) == nil:
+		// The spec is the same, so it is a Secret that has changed for the worse. What worked goes on working.
+		return status.Ready(v1alpha1.ReasonConnected, "Connected with the previous credentials, since the new ones do not work: %s", explain(err).Message).
+			In(r.backoff.When(request))
+	default:
+		return explain(err).In(r.backoff.When(request))
+	}
+}
+
+// publish what is known of the server.
+func publish(pool *v1alpha1.CachePool, s cache.Server, secretVersion string) {
+	pool.Status.KeyPrefix = pool.EffectiveKeyPrefix()
+	pool.Status.CredentialsResourceVersion = secretVersion
+	pool.Status.Server = &v1alpha1.ServerStatus{Product: s.Product, Version: s.Version, Topology: s.Topology, Nodes: int32(s.Nodes)} //nolint:gosec // a handful of nodes
+}
+
+// explain turns an error of connecting into the verdict on the pool.
+func explain(err error) *status.Verdict {
+	if v, ok := errors.AsType[*status.Verdict](err); ok {
+		return v
+	}
+	e, ok := errors.AsType[*cache.Error](err)
+	switch {
+	case !ok: // the API server, on the way to a Secret
+		return status.Waiting(v1alpha1.ReasonConnectionFailed, "%v", err)
+	case e.Class == cache.Unavailable:
+		return status.Waiting(e.Reason, "%s", e.Message)
+	case e.Class == cache.Failed:
+		return status.Waiting(v1alpha1.ReasonConnectionFailed, "%s", e.Message)
+	default:
+		return status.Stalled(e.Reason, "%s", e.Message)
+	}
+}
+
+// options to connect with, and the version of the Secret that they come from.
+func (r *cachePoolReconciler) options(ctx context.Context, pool *v1alpha1.CachePool) (cache.Options, string, error) {
+	o := cache.Options{
+		Address: pool.Spec.Addresses[0], Database: database(pool), Prefix: pool.EffectiveKeyPrefix(),
+		Timeout: pool.Spec.Timeout.Duration, Dial: r.dial,
+	}
+	ref := pool.Spec.CredentialsSecretRef
+	if ref == nil {
+		return o, "", nil
+	}
+	secret := &corev1.Secret{}
+	err := r.reader.Get(ctx, types.NamespacedName{Namespace: pool.Namespace, Name: ref.Name}, secret)
+	if apierrors.IsNotFound(err) {
+		return o, "", status.Waiting(v1alpha1.ReasonSecretNotFound, "Secret %q does not exist", ref.Name)
+	} else if err != nil {
+		return o, "", err
+	}
+	password, ok := secret.Data[ref.PasswordKey]
+	if !ok {
+		return o, "", status.Stalled(v1alpha1.ReasonInvalidSecret, "Secret %q has no key %q", ref.Name, ref.PasswordKey)
+	}
+	o.Username, o.Password = string(secret.Data[ref.UsernameKey]), string(password)
+	return o, secret.ResourceVersion, nil
+}
+
+// inUse says whether entries or running flushes of the pool's namespace need it still.
+func (r *cachePoolReconciler) inUse(ctx context.Context, pool *v1alpha1.CachePool) (bool, error) {
+	var entries v1alpha1.CacheEntryList
+	if err := r.List(ctx, &entries, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}, client.Limit(1)); err != nil {
+		return false, err
+	}
+	var flushes v1alpha1.CacheFlushList
+	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}); err != nil {
+		return false, err
+	}
+	return len(entries.Items) > 0 || slices.ContainsFunc(flushes.Items, func(f v1alpha1.CacheFlush) bool { return running(&f) }), nil
+}
+
+// hold the pool by a finalizer.
+func (r *cachePoolReconciler) hold(ctx context.Context, pool *v1alpha1.CachePool) error {
+	before := pool.DeepCopy()
+	if !controllerutil.AddFinalizer(pool, finalizer) {
+		return nil
+	}
+	return r.Patch(ctx, pool, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+}
+
+// release the pool: nobody needs it any more.
+func (r *cachePoolReconciler) release(ctx context.Context, pool *v1alpha1.CachePool) error {
+	before := pool.DeepCopy()
+	if !controllerutil.RemoveFinalizer(pool, finalizer) {
+		return nil
+	}
+	err := r.Patch(ctx, pool, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	return errors.Join(err, r.registry.Remove(client.ObjectKeyFromObject(pool)))
+}
+
+// running says whether a flush is at work.
+func running(f *v1alpha1.CacheFlush) bool {
+	c := apimeta.FindStatusCondition(f.Status.Conditions, v1alpha1.ConditionReconciling)
+	return c != nil && c.Reason == v1alpha1.ReasonRunning
+}
+
+// newProbeBackoff starts at a second; its limit is in the contract.
+func newProbeBackoff() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, 30*time.Second)
+}

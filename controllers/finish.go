@@ -1,0 +1,88 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/status"
+)
+
+// conflictDelay is the wait for the cache to catch up with a write that another one overtook.
+const conflictDelay = 50 * millisecond
+
+// finisher is the one way out of every reconcile: it alone writes status and sends events.
+type finisher struct {
+	client   client.Client
+	recorder events.EventRecorder
+	clock    clock.PassiveClock
+}
+
+// finish writes what a reconcile came to, if that is new, and then says it in an event. locked makes the write fail
+// when the object has changed since it was read.
+func (f *finisher) finish(ctx context.Context, obj status.Object, v *status.Verdict, err error, locked bool) (ctrl.Result, error) {
+	if verdict, ok := errors.AsType[*status.Verdict](err); ok {
+		v, err = verdict, nil
+	}
+	if err == nil {
+		err = f.write(ctx, obj, v, locked)
+	}
+	switch {
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil
+	case apierrors.IsNotFound(err): // deleted meanwhile
+		return ctrl.Result{}, nil
+	case err != nil:
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: v.After}, nil
+}
+
+// write the status if the verdict changes it.
+func (f *finisher) write(ctx context.Context, obj status.Object, v *status.Verdict, locked bool) error {
+	before, ok := obj.DeepCopyObject().(status.Object)
+	if !ok {
+		return fmt.Errorf("%T is not a status.Object", obj)
+	}
+	status.Set(obj, v, f.clock.Now())
+	if equality.Semantic.DeepEqual(before, obj) {
+		return nil
+	}
+	patch := client.MergeFrom(before)
+	if locked {
+		patch = client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	}
+	if err := f.client.Status().Patch(ctx, obj, patch); err != nil {
+		return err
+	}
+	f.tell(before, obj)
+	return nil
+}
+
+// tell in an event that Ready has become another, unless it only says that work is under way.
+func (f *finisher) tell(before, after status.Object) {
+	was := apimeta.FindStatusCondition(*before.Conditions(), v1alpha1.ConditionReady)
+	is := apimeta.FindStatusCondition(*after.Conditions(), v1alpha1.ConditionReady)
+	if is == nil || is.Status == metav1.ConditionUnknown || was != nil && was.Status == is.Status && was.Reason == is.Reason && was.Message == is.Message {
+		return
+	}
+	kind := corev1.EventTypeNormal
+	if is.Status == metav1.ConditionFalse {
+		kind = corev1.EventTypeWarning
+	}
+	f.recorder.Eventf(after, nil, kind, is.Reason, "Reconcile", "%s", is.Message)
+}

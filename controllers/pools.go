@@ -1,0 +1,162 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/claims"
+	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/pools"
+	"github.com/cachewright/cachewright/internal/status"
+)
+
+const (
+	millisecond = time.Millisecond
+	// poolGrace is how long a pool may be away before those who are content with it change their status, and
+	// poolSpread the time over which they then do: a failover must not cost a write for every entry.
+	poolGrace, poolSpread = 60 * time.Second, 60 * time.Second
+	// startupDelay is the wait for what an operator that has just started does not know yet.
+	startupDelay = 500 * millisecond
+)
+
+// poolFinder finds the pool of an entry or a flush, and those that share its server.
+type poolFinder struct {
+	client   client.Reader
+	registry *pools.Registry
+	claims   *claims.Index
+	synced   func() bool
+	clock    clock.PassiveClock
+}
+
+// livePool is a CachePool and its connection.
+type livePool struct {
+	*v1alpha1.CachePool
+	pools.Pool
+
+	name types.NamespacedName
+}
+
+// serving finds the pool that an object names, if it may be used as far as the gate says; otherwise the verdict on
+// the object.
+func (f *poolFinder) serving(ctx context.Context, obj status.Object, ref v1alpha1.PoolReference, gate keeper.Gate) (*livePool, error) {
+	name := types.NamespacedName{Namespace: obj.GetNamespace(), Name: ref.Name}
+	pool := &v1alpha1.CachePool{}
+	if err := f.client.Get(ctx, name, pool); apierrors.IsNotFound(err) {
+		return nil, status.Waiting(v1alpha1.ReasonPoolNotFound, "No CachePool %q serves this namespace", name.Name)
+	} else if err != nil {
+		return nil, err
+	}
+	if pool.Spec.Suspend {
+		return nil, status.Suspended(v1alpha1.ReasonPoolSuspended, "CachePool %q is suspended", name.Name)
+	}
+	live, ok := f.registry.Get(name)
+	switch {
+	case !f.synced():
+		return nil, status.Silent(startupDelay)
+	case ok && live.Gate >= gate:
+		return &livePool{CachePool: pool, Pool: live, name: name}, nil
+	default:
+		return nil, f.notReady(obj, pool)
+	}
+}
+
+// notReady is the verdict on an object whose pool does not serve: none for a while if the object was content, since
+// most pools come back soon.
+func (f *poolFinder) notReady(obj status.Object, pool *v1alpha1.CachePool) error {
+	ready := apimeta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
+	if ready != nil && ready.Status == metav1.ConditionTrue {
+		return status.Silent(startupDelay) // the operator has just started, or the pool's failure is about to be written
+	}
+	if ready != nil && well(obj) {
+		if left := poolGrace - f.clock.Since(ready.LastTransitionTime.Time); left > 0 {
+			return status.Silent(wait.Jitter(left, float64(poolSpread)/float64(poolGrace)))
+		}
+	}
+	return status.Waiting(v1alpha1.ReasonPoolNotReady, "CachePool %q is not ready", pool.Name)
+}
+
+// well says whether an object was well, in its present generation, when it was last looked at.
+func well(obj status.Object) bool {
+	ready := apimeta.FindStatusCondition(*obj.Conditions(), v1alpha1.ConditionReady)
+	return ready != nil && ready.ObservedGeneration == obj.GetGeneration() &&
+		(ready.Status == metav1.ConditionTrue || ready.Reason == v1alpha1.ReasonRunning)
+}
+
+// neighbour is a pool on the same server and database.
+type neighbour struct {
+	name   types.NamespacedName
+	prefix string
+}
+
+// neighbours of a pool, itself included.
+func (f *poolFinder) neighbours(ctx context.Context, pool *v1alpha1.CachePool) ([]neighbour, error) {
+	var list v1alpha1.CachePoolList
+	if err := f.client.List(ctx, &list); err != nil {
+		return nil, err
+	}
+	var found []neighbour
+	for i := range list.Items {
+		if p := &list.Items[i]; f.sameServer(pool, p) {
+			found = append(found, neighbour{name: client.ObjectKeyFromObject(p), prefix: p.EffectiveKeyPrefix()})
+		}
+	}
+	return found, nil
+}
+
+// equivalents of a place are the names of the same key in all pools of its server.
+func (f *poolFinder) equivalents(ctx context.Context, place claims.Place) []claims.Place {
+	pool := &v1alpha1.CachePool{}
+	if err := f.client.Get(ctx, place.Pool, pool); err != nil {
+		return []claims.Place{place} // no such pool, so no server that others could share
+	}
+	near, err := f.neighbours(ctx, pool)
+	if err != nil {
+		return []claims.Place{place}
+	}
+	return places(near, pool.EffectiveKeyPrefix()+place.Key)
+}
+
+// sameServer compares what the servers say of themselves, and where they are when they say nothing.
+func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
+	if database(a) != database(b) {
+		return false
+	}
+	liveA, _ := f.registry.Get(client.ObjectKeyFromObject(a))
+	liveB, _ := f.registry.Get(client.ObjectKeyFromObject(b))
+	if liveA.Server.ID != "" && liveB.Server.ID != "" {
+		return liveA.Server.ID == liveB.Server.ID
+	}
+	return a.Spec.Addresses[0] == b.Spec.Addresses[0]
+}
+
+// places gives the names that a key, given by its full name, has in the pools.
+func places(in []neighbour, fullName string) []claims.Place {
+	var found []claims.Place
+	for _, n := range in {
+		if key, ok := strings.CutPrefix(fullName, n.prefix); ok {
+			found = append(found, claims.Place{Pool: n.name, Key: key})
+		}
+	}
+	return found
+}
+
+// database of a pool.
+func database(p *v1alpha1.CachePool) int {
+	if p.Spec.Database == nil {
+		return 0
+	}
+	return int(*p.Spec.Database)
+}

@@ -1,0 +1,238 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controllers reconciles CachePools, CacheEntries and CacheFlushes.
+package controllers
+
+import (
+	"context"
+	"net"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/claims"
+	"github.com/cachewright/cachewright/internal/pools"
+)
+
+// Options of the controllers.
+type Options struct {
+	// Clock is the real one when it is nil.
+	Clock clock.Clock
+	// Dial replaces the network towards Redis, for tests and local runs; nil means the network.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// How many objects of a kind are worked on at the same time. Entries mostly wait for the API server, pools for slow
+// servers, flushes for their pool.
+const (
+	entryWorkers = 16
+	poolWorkers  = 16
+	flushWorkers = 8
+)
+
+// channelSize is how many names may be on their way to a controller before those who tell must wait.
+const channelSize = 1024
+
+// Names of indexes.
+const (
+	// poolIndex finds entries and flushes by the name of their pool.
+	poolIndex = "spec.poolRef.name"
+	// configMapIndex and secretIndex find entries by the name of their source, and pools by that of their Secret.
+	configMapIndex = "configMap"
+	secretIndex    = "secret"
+)
+
+// names of objects on their way to a controller.
+type names chan event.TypedGenericEvent[types.NamespacedName]
+
+// tell a name. It gives up only when the context ends.
+func (n names) tell(ctx context.Context, name types.NamespacedName) {
+	select {
+	case n <- event.TypedGenericEvent[types.NamespacedName]{Object: name}:
+	case <-ctx.Done():
+	}
+}
+
+// system is what the controllers share.
+type system struct {
+	mgr      ctrl.Manager
+	options  Options
+	finisher finisher
+	registry *pools.Registry
+	claims   *claims.Index
+	finder   *poolFinder
+
+	// entries to look at, pools that failed, and pools that opened, for entries and for flushes.
+	entries, failed, openedForEntries, openedForFlushes names
+}
+
+// Setup adds the controllers to a manager.
+func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	s := &system{
+		mgr: mgr, options: o, claims: claims.NewIndex(),
+		finisher: finisher{client: mgr.GetClient(), recorder: mgr.GetEventRecorder("cachewright"), clock: o.Clock},
+		entries:  make(names, channelSize), failed: make(names, channelSize),
+		openedForEntries: make(names, channelSize), openedForFlushes: make(names, channelSize),
+	}
+	s.registry = pools.NewRegistry(o.Clock, pools.Listeners{
+		Entry:  s.entries.tell,
+		Failed: s.failed.tell,
+		Opened: func(ctx context.Context, name types.NamespacedName) {
+			s.openedForEntries.tell(ctx, name)
+			s.openedForFlushes.tell(ctx, name)
+		},
+	})
+	s.finder = &poolFinder{client: mgr.GetClient(), registry: s.registry, claims: s.claims, clock: o.Clock}
+	for _, step := range []func(context.Context) error{s.index, s.watchClaims, s.setupPools, s.setupEntries, s.setupFlushes} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return mgr.Add(s.registry)
+}
+
+// index the objects by what they name.
+func (s *system) index(ctx context.Context) error {
+	indexes := []struct {
+		object client.Object
+		name   string
+		value  func(client.Object) string
+	}{
+		{&v1alpha1.CacheEntry{}, poolIndex, func(o client.Object) string { return o.(*v1alpha1.CacheEntry).Spec.PoolRef.Name }},
+		{&v1alpha1.CacheFlush{}, poolIndex, func(o client.Object) string { return o.(*v1alpha1.CacheFlush).Spec.PoolRef.Name }},
+		{&v1alpha1.CacheEntry{}, configMapIndex, func(o client.Object) string {
+			if from := o.(*v1alpha1.CacheEntry).Spec.ValueFrom; from != nil && from.ConfigMapKeyRef != nil {
+				return from.ConfigMapKeyRef.Name
+			}
+			return ""
+		}},
+		{&v1alpha1.CacheEntry{}, secretIndex, func(o client.Object) string {
+			if from := o.(*v1alpha1.CacheEntry).Spec.ValueFrom; from != nil && from.SecretKeyRef != nil {
+				return from.SecretKeyRef.Name
+			}
+			return ""
+		}},
+		{&v1alpha1.CachePool{}, secretIndex, func(o client.Object) string {
+			if ref := o.(*v1alpha1.CachePool).Spec.CredentialsSecretRef; ref != nil {
+				return ref.Name
+			}
+			return ""
+		}},
+	}
+	for _, x := range indexes {
+		err := s.mgr.GetFieldIndexer().IndexField(ctx, x.object, x.name, func(o client.Object) []string {
+			if value := x.value(o); value != "" {
+				return []string{value}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watchClaims keeps the index of claims, and has those looked at whose key is claimed or given up by another.
+func (s *system) watchClaims(ctx context.Context) error {
+	informer, err := s.mgr.GetCache().GetInformer(ctx, &v1alpha1.CacheEntry{})
+	if err != nil {
+		return err
+	}
+	seen := func(object any) {
+		entry, ok := object.(*v1alpha1.CacheEntry)
+		switch {
+		case !ok:
+		case entry.DeletionTimestamp.IsZero():
+			s.tellRivals(ctx, s.claims.Set(claimOf(entry)))
+		default:
+			s.tellRivals(ctx, s.claims.Delete(client.ObjectKeyFromObject(entry)))
+		}
+	}
+	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    seen,
+		UpdateFunc: func(_, object any) { seen(object) },
+		DeleteFunc: func(object any) {
+			if gone, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
+				object = gone.Obj
+			}
+			if entry, ok := object.(*v1alpha1.CacheEntry); ok {
+				s.tellRivals(ctx, s.claims.Delete(client.ObjectKeyFromObject(entry)))
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.finder.synced = registration.HasSynced
+	return nil
+}
+
+// tellRivals has every entry looked at that claims one of these keys, by any pool of the server.
+func (s *system) tellRivals(ctx context.Context, changed []claims.Place) {
+	for _, place := range changed {
+		rivals := s.claims.At(s.finder.equivalents(ctx, place)...)
+		for _, c := range rivals {
+			s.entries.tell(ctx, c.Entry)
+		}
+	}
+}
+
+func (s *system) setupPools(context.Context) error {
+	r := &cachePoolReconciler{
+		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
+		registry: s.registry, dial: s.options.Dial, backoff: newProbeBackoff(),
+	}
+	return ctrl.NewControllerManagedBy(s.mgr).
+		For(&v1alpha1.CachePool{}).
+		WatchesMetadata(&corev1.Secret{}, requests(s.mgr, &v1alpha1.CachePoolList{}, secretIndex)).
+		Watches(&v1alpha1.CacheEntry{}, poolOf(), builder.WithPredicates(gone())).
+		Watches(&v1alpha1.CacheFlush{}, poolOf(), builder.WithPredicates(gone())).
+		WatchesRawSource(source.TypedChannel(s.failed, enqueue())).
+		WithOptions(controller.Options{MaxConcurrentReconciles: poolWorkers}).
+		Complete(r)
+}
+
+func (s *system) setupEntries(context.Context) error {
+	r := &cacheEntryReconciler{
+		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
+		pools: s.finder, registry: s.registry, claims: s.claims,
+	}
+	return ctrl.NewControllerManagedBy(s.mgr).
+		For(&v1alpha1.CacheEntry{}).
+		Watches(&v1alpha1.CachePool{}, requests(s.mgr, &v1alpha1.CacheEntryList{}, poolIndex), builder.WithPredicates(readinessChanged())).
+		WatchesMetadata(&corev1.ConfigMap{}, requests(s.mgr, &v1alpha1.CacheEntryList{}, configMapIndex)).
+		WatchesMetadata(&corev1.Secret{}, requests(s.mgr, &v1alpha1.CacheEntryList{}, secretIndex)).
+		WatchesRawSource(source.TypedChannel(s.entries, enqueue())).
+		WatchesRawSource(source.TypedChannel(s.openedForEntries, dependents(s.mgr, &v1alpha1.CacheEntryList{}))).
+		WithOptions(controller.Options{MaxConcurrentReconciles: entryWorkers}).
+		Complete(r)
+}
+
+func (s *system) setupFlushes(context.Context) error {
+	r := &cacheFlushReconciler{
+		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
+		pools: s.finder, registry: s.registry, claims: s.claims,
+	}
+	return ctrl.NewControllerManagedBy(s.mgr).
+		For(&v1alpha1.CacheFlush{}).
+		Watches(&v1alpha1.CachePool{}, requests(s.mgr, &v1alpha1.CacheFlushList{}, poolIndex), builder.WithPredicates(readinessChanged())).
+		Watches(&v1alpha1.CacheFlush{}, handler.EnqueueRequestsFromMapFunc(r.behind)).
+		WatchesRawSource(source.TypedChannel(s.openedForFlushes, dependents(s.mgr, &v1alpha1.CacheFlushList{}))).
+		WithOptions(controller.Options{MaxConcurrentReconciles: flushWorkers}).
+		Complete(r)
+}

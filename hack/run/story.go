@@ -1,0 +1,181 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/testing/controlplane"
+)
+
+// namespace of the samples.
+const namespace = "default"
+
+// tick is how often the story looks at the objects.
+const tick = 100 * time.Millisecond
+
+// story tells what becomes of the objects.
+type story struct {
+	client client.Client
+	redis  *localRedis
+	told   map[string]string
+	// open are the objects that are neither Ready nor Complete, and lost says that one has failed.
+	open []string
+	lost error
+}
+
+// samples applies the samples, waits until each is Ready or Complete, and breaks a key to see it mended.
+func (s *story) samples(ctx context.Context) error {
+	say("Leaving %d keys user:* in the cache, for the sample flush to delete ...", s.redis.users)
+	if err := s.redis.seed(ctx); err != nil {
+		return err
+	}
+	if err := s.apply(ctx); err != nil {
+		return err
+	}
+	if err := s.until(ctx, func() bool { return len(s.open) == 0 }); err != nil {
+		return err
+	}
+	return s.breakKey(ctx)
+}
+
+// apply every sample.
+func (s *story) apply(ctx context.Context) error {
+	root, err := controlplane.Root()
+	if err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(root, "config", "samples", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("no samples in %s: %w", root, err)
+	}
+	for _, file := range slices.DeleteFunc(files, func(f string) bool { return filepath.Base(f) == "kustomization.yaml" }) {
+		text, err := os.ReadFile(file) //nolint:gosec // a file of this repository
+		if err != nil {
+			return err
+		}
+		say("kubectl apply -f %s", file[len(root)+1:])
+		if err := s.applyAll(ctx, text); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+func (s *story) applyAll(ctx context.Context, text []byte) error {
+	for decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096); ; {
+		object := &unstructured.Unstructured{}
+		if err := decoder.Decode(object); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if len(object.Object) == 0 {
+			continue
+		}
+		object.SetNamespace(namespace)
+		if err := s.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("samples"), client.ForceOwnership); err != nil {
+			return err
+		}
+	}
+}
+
+// breakKey deletes a declared key as a careless colleague would, and waits until it is back.
+func (s *story) breakKey(ctx context.Context) error {
+	const key = "glimr:cache:main:feature-flags"
+	began := time.Now()
+	say("redis-cli UNLINK %s (behind the operator's back)", key)
+	if err := s.redis.client.Unlink(ctx, key).Err(); err != nil {
+		return err
+	}
+	err := s.until(ctx, func() bool {
+		return !errors.Is(s.redis.client.Get(ctx, key).Err(), redis.Nil)
+	})
+	if err != nil {
+		return fmt.Errorf("%s did not come back: %w", key, err)
+	}
+	say("%s is back after %s", key, time.Since(began).Round(tick))
+	return nil
+}
+
+// follow tells what happens until the context ends.
+func (s *story) follow(ctx context.Context) error {
+	return s.until(ctx, func() bool { s.lost = nil; return false })
+}
+
+// until tells what happens until a condition holds.
+func (s *story) until(ctx context.Context, done func() bool) error {
+	err := wait.PollUntilContextCancel(ctx, tick, true, func(ctx context.Context) (bool, error) {
+		if err := s.look(ctx); err != nil {
+			return false, err
+		}
+		return done(), s.lost
+	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return fmt.Errorf("%w; neither Ready nor Complete: %v", cause, s.open)
+	}
+	return err
+}
+
+// look at all objects.
+func (s *story) look(ctx context.Context) error {
+	s.open = nil
+	var pools v1alpha1.CachePoolList
+	var entries v1alpha1.CacheEntryList
+	var flushes v1alpha1.CacheFlushList
+	for _, list := range []client.ObjectList{&pools, &entries, &flushes} {
+		if err := s.client.List(ctx, list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+	}
+	for _, o := range pools.Items {
+		s.tell("cachepool/"+o.Name, o.Status.Conditions, "")
+	}
+	for _, o := range entries.Items {
+		s.tell("cacheentry/"+o.Name, o.Status.Conditions, " "+o.Status.Key)
+	}
+	for _, o := range flushes.Items {
+		detail := ""
+		if p := o.Status.Progress; p != nil {
+			detail = fmt.Sprintf(" %d%%, %d keys deleted", p.Percent, p.Deleted)
+		}
+		s.tell("cacheflush/"+o.Name, o.Status.Conditions, detail)
+	}
+	return nil
+}
+
+// tell of one object, if there is news.
+func (s *story) tell(name string, conditions []metav1.Condition, detail string) {
+	ready := apimeta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
+	if ready == nil || ready.Status != metav1.ConditionTrue {
+		s.open = append(s.open, name)
+	}
+	if ready == nil {
+		return
+	}
+	if text := fmt.Sprintf("%-28s %-12s%s", name, ready.Reason, detail); s.told[name] != text {
+		s.told[name] = text
+		say("%s", text)
+	}
+	if apimeta.IsStatusConditionTrue(conditions, v1alpha1.ConditionStalled) {
+		s.lost = fmt.Errorf("%s is stalled: %s: %s", name, ready.Reason, ready.Message)
+	}
+}

@@ -1,0 +1,157 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A pipeline is long enough to make round trips cheap, and short enough to hold up no other client: see
+// https://redis.io/docs/latest/develop/using-commands/pipelining/. 500 commands a batch reach 326k SET/s from one
+// goroutine, 2000 only 351k.
+const (
+	maxBatchCommands = 500
+	maxWriteBytes    = 128 << 10
+	maxReadBytes     = 1 << 20
+)
+
+// Forever is the TTL of a key that has no lifetime.
+const Forever time.Duration = -1
+
+// Look names a key to be read. Size is the length expected of its value; batches are cut by it.
+type Look struct {
+	Key  string
+	Size int
+}
+
+// Observation is what a look found.
+type Observation struct {
+	// Err is set when the look failed, and nothing else is then.
+	Err error
+	// Exists is false when the key is not there, or ran out while it was read.
+	Exists bool
+	// String is false when the key holds another type; there is no Value then.
+	String bool
+	Value  string
+	// TTL left, or Forever.
+	TTL time.Duration
+}
+
+// Write is a key to be stored. TTL 0 means without a lifetime.
+type Write struct {
+	Key, Value string
+	TTL        time.Duration
+}
+
+// Observe reads keys in pipelines, and returns an observation for each of them. After an error that concerns
+// the whole server, the rest is not tried.
+func (p *Pool) Observe(ctx context.Context, looks []Look) []Observation {
+	seen := make([]Observation, 0, len(looks))
+	for len(looks) > 0 {
+		n := batch(looks, maxReadBytes, func(l Look) int { return l.Size })
+		seen = append(seen, p.observe(ctx, looks[:n])...)
+		looks = looks[n:]
+		if last := seen[len(seen)-1].Err; ServerWide(last) {
+			for range looks {
+				seen = append(seen, Observation{Err: last})
+			}
+			break
+		}
+	}
+	return seen
+}
+
+func (p *Pool) observe(ctx context.Context, looks []Look) []Observation {
+	ctx, cancel := p.deadline(ctx)
+	defer cancel()
+	gets, ttls := make([]*redis.StringCmd, len(looks)), make([]*redis.DurationCmd, len(looks))
+	// The errors stand in the commands; what Pipelined returns is the first of them.
+	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, l := range looks {
+			gets[i], ttls[i] = pipe.Get(ctx, p.prefix+l.Key), pipe.PTTL(ctx, p.prefix+l.Key)
+		}
+		return nil
+	})
+	seen := make([]Observation, len(looks))
+	for i := range looks {
+		seen[i] = observation(gets[i], ttls[i])
+	}
+	return seen
+}
+
+// observation puts the answers to GET and PTTL together. A key that ran out between the two is not there.
+func observation(get *redis.StringCmd, pttl *redis.DurationCmd) Observation {
+	if err := wrap("PTTL", pttl.Err()); err != nil {
+		return Observation{Err: err}
+	}
+	err := wrap("GET", get.Err())
+	switch {
+	case err == nil:
+		return Observation{Exists: pttl.Val() != -2, String: true, Value: get.Val(), TTL: pttl.Val()}
+	case Is(err, ReasonNotFound):
+		return Observation{}
+	case Is(err, ReasonWrongType):
+		return Observation{Exists: true, TTL: pttl.Val()}
+	default:
+		return Observation{Err: err}
+	}
+}
+
+// PutAll stores keys in pipelines, and returns an error or nil for each of them. After an error that concerns
+// the whole server, the rest is not tried.
+func (p *Pool) PutAll(ctx context.Context, writes []Write) []error {
+	return pipelines(ctx, p, "SET", writes,
+		func(w Write) int { return len(p.prefix) + len(w.Key) + len(w.Value) },
+		func(ctx context.Context, w Write) redis.Cmder { return p.setCommand(ctx, w) })
+}
+
+// ForgetAll deletes keys in pipelines, and returns an error or nil for each of them; a key that is not there is
+// no error. After an error that concerns the whole server, the rest is not tried.
+func (p *Pool) ForgetAll(ctx context.Context, keys []string) []error {
+	return pipelines(ctx, p, "UNLINK", keys,
+		func(k string) int { return len(p.prefix) + len(k) },
+		func(ctx context.Context, k string) redis.Cmder { return redis.NewIntCmd(ctx, "unlink", p.prefix+k) })
+}
+
+// pipelines sends one command for each item.
+func pipelines[T any](ctx context.Context, p *Pool, name string, items []T, size func(T) int, command func(context.Context, T) redis.Cmder) []error {
+	errs := make([]error, 0, len(items))
+	for len(items) > 0 {
+		n := batch(items, maxWriteBytes, size)
+		ctx, cancel := p.deadline(ctx)
+		commands, _ := p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for _, item := range items[:n] {
+				_ = pipe.Process(ctx, command(ctx, item)) // queues; it cannot fail
+			}
+			return nil
+		})
+		cancel()
+		for _, c := range commands {
+			errs = append(errs, wrap(name, c.Err()))
+		}
+		items = items[n:]
+		if last := errs[len(errs)-1]; ServerWide(last) {
+			for range items {
+				errs = append(errs, last)
+			}
+			break
+		}
+	}
+	return errs
+}
+
+// batch says how many items, at least one, make up the next pipeline.
+func batch[T any](items []T, maxBytes int, size func(T) int) int {
+	total := 0
+	for i, item := range items {
+		total += size(item)
+		if i == maxBatchCommands || i > 0 && total > maxBytes {
+			return i
+		}
+	}
+	return len(items)
+}

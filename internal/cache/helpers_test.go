@@ -1,0 +1,300 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/testing/redistest"
+)
+
+// marker is part of every prefix, and of keys, values, users and passwords wherever something fails: no error may
+// show it.
+const marker = "hunter2"
+
+// prefix of the pools that open makes.
+const prefix = marker + ":"
+
+const (
+	timeout      = 10 * time.Second
+	shortTimeout = 25 * time.Millisecond
+)
+
+func open(t *testing.T, addr string, changes ...func(*cache.Options)) *cache.Pool {
+	t.Helper()
+	o := cache.Options{Address: addr, Prefix: prefix, Timeout: timeout}
+	for _, change := range changes {
+		change(&o)
+	}
+	p := cache.Open(o)
+	t.Cleanup(func() { _ = p.Stop() })
+	return p
+}
+
+func within(d time.Duration) func(*cache.Options) {
+	return func(o *cache.Options) { o.Timeout = d }
+}
+
+func as(username, password string) func(*cache.Options) {
+	return func(o *cache.Options) { o.Username, o.Password = username, password }
+}
+
+func under(prefix string) func(*cache.Options) {
+	return func(o *cache.Options) { o.Prefix = prefix }
+}
+
+func over(w *wire) func(*cache.Options) {
+	return func(o *cache.Options) { o.Dial = w.dial }
+}
+
+// operations are all that can be asked of a Pool.
+var operations = map[string]func(context.Context, *cache.Pool) error{
+	"get":         func(ctx context.Context, p *cache.Pool) error { _, err := p.Get(ctx, marker); return err },
+	"put":         func(ctx context.Context, p *cache.Pool) error { return p.Put(ctx, marker, marker, time.Minute) },
+	"put forever": func(ctx context.Context, p *cache.Pool) error { return p.PutForever(ctx, marker, marker) },
+	"forget":      func(ctx context.Context, p *cache.Pool) error { return p.Forget(ctx, marker) },
+	"has":         func(ctx context.Context, p *cache.Pool) error { _, err := p.Has(ctx, marker); return err },
+	"increment":   func(ctx context.Context, p *cache.Pool) error { _, err := p.Increment(ctx, marker, 1); return err },
+	"flush":       func(ctx context.Context, p *cache.Pool) error { _, err := p.Flush(ctx); return err },
+	"check":       func(ctx context.Context, p *cache.Pool) error { _, err := p.Check(ctx); return err },
+	"observe": func(ctx context.Context, p *cache.Pool) error {
+		return p.Observe(ctx, []cache.Look{{Key: marker}})[0].Err
+	},
+	"put all": func(ctx context.Context, p *cache.Pool) error {
+		return p.PutAll(ctx, []cache.Write{{Key: marker, Value: marker}})[0]
+	},
+	"forget all": func(ctx context.Context, p *cache.Pool) error { return p.ForgetAll(ctx, []string{marker})[0] },
+	"forget named": func(ctx context.Context, p *cache.Pool) error {
+		_, err := p.ForgetNamed(ctx, []string{marker}, cache.ScanOptions{})
+		return err
+	},
+	"scan": func(ctx context.Context, p *cache.Pool) error {
+		_, err := p.NewScan(cache.Prefixed(marker), cache.ScanOptions{}).Run(ctx, cache.Checkpoint{}, never)
+		return err
+	},
+}
+
+// never and soon are reasons to stop a scan: never, and after its first page.
+func never() bool { return false }
+
+func soon() func() bool {
+	asked := 0
+	return func() bool { asked++; return asked > 1 }
+}
+
+// failure checks what holds for every error, in two attempts: it is an *Error, always says the same, and shows
+// neither marker nor address.
+func failure(t *testing.T, attempt func() error) cache.Error {
+	t.Helper()
+	var first *cache.Error
+	for range 2 {
+		err := attempt()
+		e, ok := errors.AsType[*cache.Error](err)
+		if !ok {
+			t.Fatalf("error %T %v, want a *cache.Error", err, err)
+		}
+		if text := e.Error(); strings.Contains(text, marker) || strings.Contains(text, "127.0.0.1") {
+			t.Errorf("error %q shows what it must not", text)
+		}
+		if first != nil && (e.Class != first.Class || e.Reason != first.Reason || e.Message != first.Message) {
+			t.Errorf("the second error is %q, the first was %q", e, first)
+		}
+		first = e
+	}
+	return cache.Error{Class: first.Class, Reason: first.Reason, Message: first.Message}
+}
+
+func wantFailure(t *testing.T, class cache.Class, reason string, attempt func() error) {
+	t.Helper()
+	if e := failure(t, attempt); e.Class != class || e.Reason != reason {
+		t.Errorf("error of class %d, reason %s: %q; want %d, %s", e.Class, e.Reason, e.Message, class, reason)
+	}
+}
+
+func must[T any](t *testing.T) func(T, error) T {
+	t.Helper()
+	return func(value T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keys of the server, sorted.
+func keys(t *testing.T, addr string) []string {
+	t.Helper()
+	found := must[[]string](t)(redistest.Client(t, addr).Keys(t.Context(), "*").Result())
+	slices.Sort(found)
+	return found
+}
+
+// fill stores n keys <prefix>0, <prefix>1, … and returns their names without the prefix.
+func fill(t *testing.T, addr, prefix string, n int) []string {
+	t.Helper()
+	var names []string
+	pairs := make([]any, 0, 2*n)
+	for i := range n {
+		names = append(names, strconv.Itoa(i))
+		pairs = append(pairs, prefix+strconv.Itoa(i), "v")
+	}
+	ok(t, redistest.Client(t, addr).MSet(t.Context(), pairs...).Err())
+	return names
+}
+
+// calls of a command that a real server has counted, refused ones included.
+func calls(t *testing.T, addr, command string) int {
+	t.Helper()
+	stats := redistest.Client(t, addr).InfoMap(t.Context(), "commandstats").Item("Commandstats", "cmdstat_"+command)
+	n := 0
+	for field := range strings.SplitSeq(stats, ",") {
+		if name, value, _ := strings.Cut(field, "="); name == "calls" || name == "rejected_calls" {
+			m, _ := strconv.Atoi(value)
+			n += m
+		}
+	}
+	return n
+}
+
+// wire is a network that records what is sent, and can be cut.
+type wire struct {
+	mu    sync.Mutex
+	conns []*wireConn
+	// left until the wire is cut: so many writes get through.
+	left int
+	down bool
+}
+
+type wireConn struct {
+	*net.TCPConn
+
+	wire   *wire
+	sent   bytes.Buffer
+	closed bool
+}
+
+func newWire() *wire { return &wire{left: -1} }
+
+func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.down {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	tcp, _ := conn.(*net.TCPConn)
+	c := &wireConn{TCPConn: tcp, wire: w}
+	w.conns = append(w.conns, c)
+	return c, nil
+}
+
+// cutAfter lets so many writes through, and breaks every connection at the next one. Nobody can dial then.
+func (w *wire) cutAfter(writes int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left = writes
+}
+
+// mend undoes cutAfter.
+func (w *wire) mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left, w.down = -1, false
+}
+
+func (c *wireConn) Write(b []byte) (int, error) {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	if c.wire.left == 0 {
+		c.wire.down = true
+		_ = c.TCPConn.Close()
+		return 0, syscall.ECONNRESET
+	}
+	c.wire.left--
+	c.sent.Write(b)
+	return c.TCPConn.Write(b)
+}
+
+func (c *wireConn) Close() error {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	c.closed = true
+	return c.TCPConn.Close()
+}
+
+func (w *wire) open() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, c := range w.conns {
+		if !c.closed {
+			n++
+		}
+	}
+	return n
+}
+
+// commands that were sent, but for the handshake, each as one line; what has been given is forgotten.
+func (w *wire) commands(t *testing.T) []string {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var lines []string
+	for _, c := range w.conns {
+		for r := bufio.NewReader(&c.sent); ; {
+			var args, length int
+			if _, err := fmt.Fscanf(r, "*%d\r\n", &args); err != nil {
+				break
+			}
+			var words []string
+			for range args {
+				if _, err := fmt.Fscanf(r, "$%d\r\n", &length); err != nil {
+					t.Fatal(err)
+				}
+				word := make([]byte, length+2)
+				if _, err := io.ReadFull(r, word); err != nil {
+					t.Fatal(err)
+				}
+				words = append(words, string(word[:length]))
+			}
+			if words[0] != "hello" {
+				lines = append(lines, strings.Join(words, " "))
+			}
+		}
+	}
+	return lines
+}
+
+// client of a server of the test's own.
+func client(t *testing.T, addr string) *redis.Client {
+	t.Helper()
+	return redistest.Client(t, addr)
+}

@@ -1,0 +1,245 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"math/bits"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// COUNT of SCAN: the number of buckets that the server looks at in one go, during which it serves nobody else.
+const (
+	minCount   = 100
+	startCount = 500
+	maxCount   = 5000
+	// latencyBudget is how long one pipeline may keep the server from others.
+	latencyBudget = 2 * time.Millisecond
+	// maxUnlink keys are named by one UNLINK.
+	maxUnlink = 1000
+	// maxSample keys are kept by a dry run.
+	maxSample = 10
+)
+
+// ScanOptions say what to do with the keys that match.
+type ScanOptions struct {
+	// DryRun counts and samples, and deletes nothing.
+	DryRun bool
+	// Preserve says of a key, by its full name, that it must stay. nil: no key must.
+	Preserve func(name string) bool
+	// Sample is how many keys a dry run has sampled already.
+	Sample int
+}
+
+// Checkpoint is where a scan goes on. Everything before it is done. The zero value is the start.
+type Checkpoint struct {
+	// Node is the address of the server.
+	Node string
+	// ServerID identifies the server process: a cursor means nothing to another one.
+	ServerID string
+	Cursor   uint64
+	Done     bool
+}
+
+// Percent of the keys that lie before the checkpoint. SCAN counts from the high bits of the bucket number down,
+// so the reversed cursor is the part of the table that has been seen.
+// See https://github.com/redis/redis/blob/7.0/src/dict.c, dictScan.
+func (c Checkpoint) Percent() int32 {
+	if c.Done {
+		return 100
+	}
+	return int32(bits.Reverse64(c.Cursor) >> 32 * 100 >> 32)
+}
+
+// ScanResult is what one Run did.
+type ScanResult struct {
+	// Checkpoint to go on from.
+	Checkpoint Checkpoint
+	// Restarted says that the given checkpoint was another server's, and the scan began anew.
+	Restarted bool
+	// Matched keys; a key that the server reports twice counts twice.
+	Matched int64
+	// Deleted keys.
+	Deleted int64
+	// Preserved keys: they match, and stay.
+	Preserved int64
+	// Sample of full names of keys that match and would go, in a dry run.
+	Sample []string
+}
+
+// Scan deletes or counts the keys that match a target, a page at a time, so that the server serves others in
+// between: page n is deleted in the same round trip that fetches page n+1.
+type Scan struct {
+	pool    *Pool
+	pattern string
+	// fence is what every key of the target begins with.
+	fence   string
+	options ScanOptions
+	count   int64
+	// pending keys of the last page, not deleted yet.
+	pending []string
+	// next is the cursor of the next page, and Done after the last.
+	next   Checkpoint
+	result ScanResult
+}
+
+// NewScan prepares a scan.
+func (p *Pool) NewScan(t Target, o ScanOptions) *Scan {
+	return &Scan{pool: p, pattern: t.pattern(p.prefix), fence: p.prefix + t.literal, options: o, count: startCount}
+}
+
+// Run scans from a checkpoint until the end, or until stop says so between two pages. Whatever it returns, an
+// error included, the result counts what was done, and its checkpoint is a safe place to go on from.
+func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (ScanResult, error) {
+	id, roundTrip, err := s.pool.serverID(ctx)
+	if err != nil {
+		s.result.Checkpoint = from
+		return s.result, err
+	}
+	if from.ServerID != id {
+		s.result.Restarted = from.ServerID != ""
+		from = Checkpoint{Node: s.pool.address, ServerID: id}
+	}
+	s.result.Checkpoint, s.next = from, from
+	for !s.result.Checkpoint.Done {
+		if err := s.step(ctx, roundTrip, stop()); err != nil {
+			return s.result, err
+		}
+		if len(s.pending) == 0 && stop() {
+			break
+		}
+	}
+	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed.
+	if after, _, err := s.pool.serverID(ctx); err != nil || after != id {
+		s.result.Checkpoint, s.result.Restarted = Checkpoint{}, true
+		return s.result, err
+	}
+	return s.result, nil
+}
+
+// step is one round trip: it deletes the pending keys and, unless it is the last one, fetches the next page.
+func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) error {
+	ctx, cancel := s.pool.deadline(ctx)
+	defer cancel()
+	var unlinks []*redis.IntCmd
+	var scan *redis.ScanCmd
+	start := time.Now()
+	_, _ = s.pool.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		unlinks = unlink(ctx, pipe, s.pending)
+		if !last && !s.next.Done {
+			scan = pipe.Scan(ctx, s.next.Cursor, s.pattern, s.count)
+		}
+		return nil
+	})
+	took := time.Since(start) - roundTrip
+	for _, u := range unlinks {
+		s.result.Deleted += u.Val()
+		if err := wrap("UNLINK", u.Err()); err != nil {
+			return err
+		}
+	}
+	s.pending, s.result.Checkpoint = nil, s.next
+	if scan == nil {
+		return nil
+	}
+	keys, cursor, err := scan.Result()
+	if err != nil {
+		return wrap("SCAN", err)
+	}
+	s.count = adapt(s.count, took)
+	s.take(keys)
+	s.next.Cursor, s.next.Done = cursor, cursor == 0
+	if len(s.pending) == 0 {
+		s.result.Checkpoint = s.next
+	}
+	return nil
+}
+
+// take sorts the keys of a page into those that go and those that stay.
+func (s *Scan) take(keys []string) {
+	for _, name := range keys {
+		switch {
+		case !strings.HasPrefix(name, s.fence):
+			// No pattern of ours matches such a key. Should a server see it otherwise, the key is not ours to delete.
+			continue
+		case s.options.Preserve != nil && s.options.Preserve(name):
+			s.result.Preserved++
+		case s.options.DryRun:
+			if s.options.Sample+len(s.result.Sample) < maxSample {
+				s.result.Sample = append(s.result.Sample, name)
+			}
+		default:
+			s.pending = append(s.pending, name)
+		}
+		s.result.Matched++
+	}
+}
+
+// ForgetNamed deletes or counts the given keys, by names without the prefix, in pipelines. A scan of named keys
+// has no checkpoint: after an error it can be done again.
+func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions) (ScanResult, error) {
+	s := p.NewScan(Target{}, o)
+	names, err := p.existing(ctx, keys)
+	if err != nil {
+		return s.result, err
+	}
+	s.take(names)
+	err = s.step(ctx, 0, true)
+	s.result.Checkpoint.Done = err == nil
+	return s.result, err
+}
+
+// existing gives the full names of those keys that are there, each once.
+func (p *Pool) existing(ctx context.Context, keys []string) ([]string, error) {
+	ctx, cancel := p.deadline(ctx)
+	defer cancel()
+	asked := make(map[string]*redis.IntCmd, len(keys))
+	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, key := range keys {
+			if asked[key] == nil {
+				asked[key] = pipe.Exists(ctx, p.prefix+key)
+			}
+		}
+		return nil
+	})
+	var names []string
+	for _, key := range keys {
+		exists := asked[key]
+		if exists == nil {
+			continue
+		}
+		delete(asked, key)
+		if err := wrap("EXISTS", exists.Err()); err != nil {
+			return nil, err
+		}
+		if exists.Val() > 0 {
+			names = append(names, p.prefix+key)
+		}
+	}
+	return names, nil
+}
+
+// unlink queues the deletion of keys. Their memory is freed in the background, so that a huge collection holds up
+// nobody.
+func unlink(ctx context.Context, pipe redis.Pipeliner, names []string) []*redis.IntCmd {
+	var commands []*redis.IntCmd
+	for len(names) > 0 {
+		n := min(len(names), maxUnlink)
+		commands, names = append(commands, pipe.Unlink(ctx, names[:n]...)), names[n:]
+	}
+	return commands
+}
+
+// adapt brings COUNT to what the server does within the latency budget, at most halving or doubling it, so that
+// one slow page by chance changes little.
+func adapt(count int64, took time.Duration) int64 {
+	factor := 2.0
+	if took > 0 {
+		factor = min(2, max(0.5, float64(latencyBudget)/float64(took)))
+	}
+	return min(maxCount, max(minCount, int64(float64(count)*factor)))
+}

@@ -1,0 +1,108 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Server is what answers at the address of a Pool. What the server does not tell is empty.
+type Server struct {
+	// Product is redis or valkey.
+	Product string
+	// Version of the product.
+	Version string
+	// Topology : Standalone.
+	Topology string
+	// Nodes that hold keys.
+	Nodes int
+	// ID of the server process, new with every restart.
+	ID string
+}
+
+// Check finds out whether the server can be used: reached, logged in, allowed to run the commands needed, and
+// writable. It changes nothing: SET XX and UNLINK of a key that is not there pass all checks of the server (ACL,
+// replica, memory) and do nothing.
+func (p *Pool) Check(ctx context.Context) (Server, error) {
+	info, err := p.info(ctx)
+	if err != nil {
+		return Server{}, err
+	}
+	if mode := info["redis_mode"]; mode == "cluster" || mode == "sentinel" {
+		return Server{}, &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server runs in " + mode + " mode, not as a standalone server"}
+	}
+	if err := p.tryCommands(ctx); err != nil {
+		return Server{}, err
+	}
+	server := Server{Product: "redis", Version: info["redis_version"], Topology: "Standalone", Nodes: 1, ID: info["run_id"]}
+	if v := info["valkey_version"]; v != "" {
+		server.Product, server.Version = "valkey", v
+	}
+	return server, nil
+}
+
+// tryCommands runs every command of this package on a key that nobody has.
+func (p *Pool) tryCommands(ctx context.Context) error {
+	ctx, cancel := p.deadline(ctx)
+	defer cancel()
+	key := p.prefix + "cachewright-check-" + rand.Text()
+	commands := []redis.Cmder{
+		redis.NewIntCmd(ctx, "exists", key),
+		redis.NewDurationCmd(ctx, time.Millisecond, "pttl", key),
+		redis.NewStringCmd(ctx, "get", key),
+		redis.NewScanCmd(ctx, nil, "scan", 0, "match", key, "count", 1),
+		redis.NewIntCmd(ctx, "unlink", key),
+		// Last, since it is the only one that a server without memory refuses.
+		redis.NewStatusCmd(ctx, "set", key, "", "px", 1000, "xx"),
+	}
+	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, c := range commands {
+			_ = pipe.Process(ctx, c) // queues; it cannot fail
+		}
+		return nil
+	})
+	for _, c := range commands {
+		if err := wrap(strings.ToUpper(c.Name()), c.Err()); err != nil && !Is(err, ReasonNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// serverID identifies the server process, and says how long a round trip that asks for little takes.
+func (p *Pool) serverID(ctx context.Context) (string, time.Duration, error) {
+	start := time.Now()
+	info, err := p.info(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	if id := info["run_id"]; id != "" {
+		return id, time.Since(start), nil
+	}
+	return p.epoch, time.Since(start), nil
+}
+
+// info is the server section of INFO. It is empty when the server has none or the user may not see it: nothing
+// but knowledge is lost then.
+func (p *Pool) info(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := p.deadline(ctx)
+	defer cancel()
+	text, err := p.client.Info(ctx, "server").Result()
+	if err := wrap("INFO", err); err != nil && !Is(err, ReasonPermissionDenied) && !Is(err, ReasonCommandFailed) {
+		return nil, err
+	}
+	fields := map[string]string{}
+	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
+		if name, value, ok := strings.Cut(lines.Text(), ":"); ok {
+			fields[name] = value
+		}
+	}
+	return fields, nil
+}

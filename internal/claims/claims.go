@@ -1,0 +1,108 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package claims knows which entry declares which key, so that of two entries for one key the same one holds it
+// everywhere, and a flush can tell declared keys in no time.
+package claims
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Place is a key of a pool, by its name without the prefix.
+type Place struct {
+	Pool types.NamespacedName
+	Key  string
+}
+
+// Claim is the declaration of a key by an entry that is not being deleted.
+type Claim struct {
+	Place
+
+	Entry   types.NamespacedName
+	UID     types.UID
+	Created time.Time
+}
+
+// older orders claims: creation time, then namespace/name, then UID.
+func older(a, b Claim) int {
+	if c := a.Created.Compare(b.Created); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.Entry.String(), b.Entry.String()); c != 0 {
+		return c
+	}
+	return strings.Compare(string(a.UID), string(b.UID))
+}
+
+// Index of all claims.
+type Index struct {
+	mu      sync.RWMutex
+	byEntry map[types.NamespacedName]Claim
+	byPlace map[Place][]Claim
+}
+
+// NewIndex makes an empty Index.
+func NewIndex() *Index {
+	return &Index{byEntry: map[types.NamespacedName]Claim{}, byPlace: map[Place][]Claim{}}
+}
+
+// Set the claim of an entry, and drop the one it had. It returns where the entry claimed and claims a key, as far
+// as that has changed: others may hold those keys now.
+func (x *Index) Set(c Claim) (changed []Place) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old, ok := x.byEntry[c.Entry]
+	if ok && old == c {
+		return nil
+	}
+	if ok {
+		changed = append(changed, x.remove(old))
+	}
+	x.byEntry[c.Entry] = c
+	x.byPlace[c.Place] = append(x.byPlace[c.Place], c)
+	return append(changed, c.Place)
+}
+
+// Delete the claim of an entry. It returns where that was.
+func (x *Index) Delete(entry types.NamespacedName) (changed []Place) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if old, ok := x.byEntry[entry]; ok {
+		delete(x.byEntry, entry)
+		changed = append(changed, x.remove(old))
+	}
+	return changed
+}
+
+func (x *Index) remove(c Claim) Place {
+	rest := slices.DeleteFunc(slices.Clone(x.byPlace[c.Place]), func(o Claim) bool { return o.Entry == c.Entry })
+	if x.byPlace[c.Place] = rest; len(rest) == 0 {
+		delete(x.byPlace, c.Place)
+	}
+	return c.Place
+}
+
+// At gives the claims on a key that goes by several names, in several pools of one server, the holder first.
+func (x *Index) At(places ...Place) []Claim {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var all []Claim
+	for _, p := range places {
+		all = append(all, x.byPlace[p]...)
+	}
+	slices.SortFunc(all, older)
+	return all
+}
+
+// Claimed says whether any entry declares a key.
+func (x *Index) Claimed(p Place) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.byPlace[p]) > 0
+}

@@ -1,0 +1,184 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package keeper
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/plan"
+)
+
+// round is a batch of keys that are looked at and mended together.
+type round struct {
+	pool  *cache.Pool
+	began time.Time
+	tasks []*task
+}
+
+// task is one key of a round. It has copies of what the item says, since the owner may change that meanwhile.
+type task struct {
+	item    *item
+	version int
+	decl    Declaration
+	forget  bool
+
+	// left of the key's life, when the round is over.
+	left  time.Duration
+	wrote bool
+	err   error
+}
+
+// next takes what is to be done now: deletions, then looks in the order in which they fell due. nil: nothing.
+func (k *Keeper) next() *round {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gate == Closed {
+		return nil
+	}
+	r := &round{pool: k.pool, began: k.clock.Now()}
+	for len(k.deletions) > 0 && len(r.tasks) < roundSize {
+		if it := k.deletions[0]; k.items[it.itemKey] == it { // not abandoned since
+			r.add(it)
+		}
+		k.deletions = k.deletions[1:]
+	}
+	for k.gate == Open && len(k.looks) > 0 && len(r.tasks) < roundSize && !k.looks[0].due.After(r.began.Add(early)) {
+		it := k.looks[0]
+		k.looks.remove(it)
+		r.add(it)
+	}
+	if len(r.tasks) == 0 {
+		return nil
+	}
+	return r
+}
+
+func (r *round) add(it *item) {
+	r.tasks = append(r.tasks, &task{item: it, version: it.version, decl: it.decl, forget: it.forget != ""})
+}
+
+// work looks at the keys, decides, and acts, each in as few round trips as possible.
+func (r *round) work(ctx context.Context) {
+	looks := make([]cache.Look, len(r.tasks))
+	for i, t := range r.tasks {
+		looks[i] = cache.Look{Key: t.decl.Key, Size: len(t.decl.Value)}
+	}
+	var writes, deletions []*task
+	for i, seen := range r.pool.Observe(ctx, looks) {
+		t := r.tasks[i]
+		t.left, t.err = seen.TTL, seen.Err
+		switch {
+		case t.err != nil:
+		case t.forget:
+			if seen.Exists && seen.String {
+				deletions = append(deletions, t)
+			}
+		default:
+			writes = t.decide(seen, writes)
+		}
+	}
+	r.put(ctx, writes)
+	r.delete(ctx, deletions)
+}
+
+// decide adds the task to the writes if its key needs one.
+func (t *task) decide(seen cache.Observation, writes []*task) []*task {
+	switch plan.Enforce(plan.Declared{Value: t.decl.Value, TTL: t.decl.TTL}, seen) {
+	case plan.Put:
+		return append(writes, t)
+	case plan.Refuse:
+		t.err = cache.ErrWrongType
+	case plan.Leave:
+	}
+	return writes
+}
+
+func (r *round) put(ctx context.Context, tasks []*task) {
+	writes := make([]cache.Write, len(tasks))
+	for i, t := range tasks {
+		writes[i] = cache.Write{Key: t.decl.Key, Value: t.decl.Value, TTL: t.decl.TTL}
+	}
+	for i, err := range r.pool.PutAll(ctx, writes) {
+		tasks[i].err, tasks[i].wrote, tasks[i].left = err, err == nil, tasks[i].decl.TTL
+	}
+}
+
+func (r *round) delete(ctx context.Context, tasks []*task) {
+	keys := make([]string, len(tasks))
+	for i, t := range tasks {
+		keys[i] = t.decl.Key
+	}
+	for i, err := range r.pool.ForgetAll(ctx, keys) {
+		tasks[i].err = err
+	}
+}
+
+// settle takes the results over, plans the next looks, and tells the owners what is new to them.
+func (k *Keeper) settle(r *round) {
+	var news []types.NamespacedName
+	var failure error
+	k.mu.Lock()
+	for _, t := range r.tasks {
+		switch {
+		case t.version != t.item.version:
+		case cache.ServerWide(t.err):
+			failure = t.err
+			k.postpone(t.item)
+		case k.conclude(r, t):
+			news = append(news, t.item.entry)
+		}
+	}
+	if failure != nil && k.pool == r.pool {
+		k.gate = Closed
+		if cache.Is(failure, cache.ReasonOutOfMemory) {
+			k.gate = DeletionsOnly
+		}
+	}
+	k.mu.Unlock()
+	if failure != nil {
+		k.unavailable()
+	}
+	for _, id := range news {
+		k.changed(id)
+	}
+}
+
+// postpone a key until the pool serves again.
+func (k *Keeper) postpone(it *item) {
+	if it.forget != "" {
+		k.deletions = append(k.deletions, it)
+		return
+	}
+	k.looks.put(it)
+}
+
+// conclude a look, plan the next, and say whether the outcome is news to the owner. A failed write is tried again,
+// ever more seldom; a deletion only when its owner asks again; the rest waits for the next sweep.
+func (k *Keeper) conclude(r *round, t *task) bool {
+	it := t.item
+	first := it.outcome == nil
+	it.outcome = &Outcome{Err: t.err, Wrote: t.wrote || !first && it.outcome.Wrote}
+	if first {
+		close(it.done)
+	}
+	it.failures++
+	if e, ok := errors.AsType[*cache.Error](t.err); !ok || e.Class != cache.Failed {
+		it.failures = 0
+	}
+	switch {
+	case t.forget:
+	case it.failures > 0:
+		it.due = k.clock.Now().Add(min(maxRetryAfter, retryAfter<<min(it.failures-1, 10)))
+		k.looks.put(it)
+	case t.err == nil && t.decl.TTL > 0:
+		it.due = r.began.Add(plan.RenewIn(t.decl.TTL, t.left, it.spread))
+		k.looks.put(it)
+	}
+	return it.waiting == 0 && (it.seen == nil || !it.seen.same(*it.outcome))
+}

@@ -1,0 +1,281 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pools holds the live connection and the keeper of every CachePool. Controllers ask it for a pool; nobody
+// else dials.
+package pools
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/keeper"
+)
+
+// Pool is the live side of one CachePool.
+type Pool struct {
+	// Cache is the connection.
+	Cache *cache.Pool
+	// Server that answered to the last check.
+	Server cache.Server
+	// Keeper of the pool's declared keys.
+	Keeper *keeper.Keeper
+	// Gate says what the pool may be used for.
+	Gate keeper.Gate
+
+	identity Identity
+	options  cache.Options
+	swept    time.Time
+	stop     context.CancelFunc
+}
+
+// Identity of a CachePool, as far as a connection depends on it.
+type Identity struct {
+	Name       types.NamespacedName
+	UID        types.UID
+	Generation int64
+}
+
+// Connected says whether the connection was made for this very pool and spec.
+func (p Pool) Connected(id Identity) bool { return p.Cache != nil && p.identity == id }
+
+// Listeners are told what happens to objects. They may block until the context ends.
+type Listeners struct {
+	// Entry : the outcome of an entry's key is another than its owner last saw.
+	Entry func(context.Context, types.NamespacedName)
+	// Failed : a pool that served does not any more.
+	Failed func(context.Context, types.NamespacedName)
+	// Opened : a pool that did not serve does now.
+	Opened func(context.Context, types.NamespacedName)
+}
+
+// Registry of live pools. It runs keepers from Start until its context ends.
+type Registry struct {
+	clock clock.Clock
+	tell  Listeners
+
+	//nolint:containedctx // the life of the goroutines that the registry starts, which is longer than any call's
+	ctx   context.Context
+	close context.CancelFunc
+	work  sync.WaitGroup
+
+	mu   sync.RWMutex
+	live map[types.NamespacedName]*Pool
+	// tried to connect since the start, with or without success.
+	tried map[types.NamespacedName]bool
+	// home is the pool whose keeper keeps an entry.
+	home map[types.NamespacedName]types.NamespacedName
+}
+
+// NewRegistry makes an empty Registry.
+func NewRegistry(c clock.Clock, tell Listeners) *Registry {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Registry{
+		clock: c, tell: tell, ctx: ctx, close: cancel,
+		live: map[types.NamespacedName]*Pool{}, tried: map[types.NamespacedName]bool{}, home: map[types.NamespacedName]types.NamespacedName{},
+	}
+}
+
+// Start waits for the end, and then stops every keeper and closes every connection.
+func (r *Registry) Start(ctx context.Context) error {
+	<-ctx.Done()
+	r.close()
+	r.work.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, p := range r.live {
+		if p.Cache != nil {
+			errs = append(errs, p.Cache.Stop())
+		}
+	}
+	clear(r.live)
+	return errors.Join(errs...)
+}
+
+// NeedLeaderElection is true: only one operator at a time keeps keys.
+func (r *Registry) NeedLeaderElection() bool { return true }
+
+// Connect checks a pool, and connects it first when it is new or its options are. A new connection takes over from
+// the old one only when it has passed the check; until then the old one serves.
+func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) error {
+	live, known := r.Get(id.Name)
+	if known && live.identity.UID != id.UID {
+		if err := r.Remove(id.Name); err != nil {
+			return err
+		}
+		live = Pool{}
+	}
+	next := live.Cache
+	if next == nil || !same(live.options, o) {
+		next = cache.Open(o)
+	}
+	server, err := next.Check(ctx)
+	r.mu.Lock()
+	r.tried[id.Name] = true
+	r.mu.Unlock()
+	gate := gateAfter(err)
+	if gate == keeper.Closed && next != live.Cache {
+		return errors.Join(err, next.Stop())
+	}
+	if next != live.Cache && live.Cache != nil {
+		defer live.Cache.Stop() //nolint:errcheck // nothing depends on the old connection any more
+	}
+	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate})
+	return err
+}
+
+// Check the connection that serves, whatever options it was made with.
+func (r *Registry) Check(ctx context.Context, name types.NamespacedName) error {
+	live, ok := r.Get(name)
+	if !ok {
+		return &cache.Error{Class: cache.Unavailable, Reason: cache.ReasonConnectionFailed, Message: "Never connected"}
+	}
+	server, err := live.Cache.Check(ctx)
+	live.Gate = gateAfter(err)
+	if err == nil {
+		live.Server = server
+	}
+	r.put(live)
+	return err
+}
+
+// put a checked connection into use. What the server may have lost while the pool did not serve is looked for.
+func (r *Registry) put(next Pool) {
+	name := next.identity.Name
+	r.mu.Lock()
+	p := r.live[name]
+	if p == nil {
+		p = r.start(name)
+		r.live[name] = p
+	}
+	opened := p.Gate == keeper.Closed && next.Gate != keeper.Closed
+	p.identity, p.options, p.Cache, p.Server, p.Gate = next.identity, next.options, next.Cache, next.Server, next.Gate
+	p.Keeper.Use(p.Cache, p.Gate)
+	if opened {
+		p.Keeper.Sweep()
+		p.swept = r.clock.Now()
+	}
+	r.mu.Unlock()
+	if opened {
+		r.tell.Opened(r.ctx, name)
+	}
+}
+
+// Sweep looks at all keys of a pool, unless that was done less than a period ago.
+func (r *Registry) Sweep(name types.NamespacedName, period time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.live[name]; p != nil && r.clock.Since(p.swept) >= period {
+		p.Keeper.Sweep()
+		p.swept = r.clock.Now()
+	}
+}
+
+// start a keeper.
+func (r *Registry) start(name types.NamespacedName) *Pool {
+	ctx, stop := context.WithCancel(r.ctx)
+	p := &Pool{stop: stop}
+	p.Keeper = keeper.New(r.clock,
+		func(entry types.NamespacedName) { r.tell.Entry(ctx, entry) },
+		func() { r.Failed(ctx, name) })
+	r.work.Go(func() { p.Keeper.Run(ctx) })
+	return p
+}
+
+// Failed closes the gate of a pool that whoever used it found broken, and has it checked.
+func (r *Registry) Failed(ctx context.Context, name types.NamespacedName) {
+	r.Close(name)
+	r.tell.Failed(ctx, name)
+}
+
+// Close the gate of a pool: nothing is read or written until the next Connect.
+func (r *Registry) Close(name types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.live[name]; p != nil {
+		p.Gate = keeper.Closed
+		p.Keeper.Use(p.Cache, keeper.Closed)
+	}
+}
+
+// Get the live side of a pool as it is now; false when it never connected.
+func (r *Registry) Get(name types.NamespacedName) (Pool, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if p := r.live[name]; p != nil {
+		return *p, true
+	}
+	return Pool{}, false
+}
+
+// Tried says whether Connect was called for a pool, with or without success.
+func (r *Registry) Tried(name types.NamespacedName) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.tried[name]
+}
+
+// Remove stops the keeper of a pool and closes its connections.
+func (r *Registry) Remove(name types.NamespacedName) error {
+	r.mu.Lock()
+	p := r.live[name]
+	delete(r.live, name)
+	delete(r.tried, name)
+	r.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	p.stop()
+	return p.Cache.Stop()
+}
+
+// Keep hands the key of an entry to the keeper of a pool, and takes it from the keeper that had it.
+func (r *Registry) Keep(ctx context.Context, pool, entry types.NamespacedName, d keeper.Declaration, settled bool) (keeper.Outcome, bool) {
+	r.mu.Lock()
+	if old, ok := r.home[entry]; ok && old != pool && r.live[old] != nil {
+		r.live[old].Keeper.Drop(entry)
+	}
+	r.home[entry] = pool
+	p := r.live[pool]
+	r.mu.Unlock()
+	if p == nil {
+		return keeper.Outcome{}, false
+	}
+	return p.Keeper.Keep(ctx, entry, d, settled)
+}
+
+// Drop stops keeping the key of an entry; the key stays.
+func (r *Registry) Drop(entry types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.live[r.home[entry]]; p != nil {
+		p.Keeper.Drop(entry)
+	}
+	delete(r.home, entry)
+}
+
+// gateAfter says what a pool may be used for after a check.
+func gateAfter(err error) keeper.Gate {
+	switch {
+	case err == nil:
+		return keeper.Open
+	case cache.Is(err, cache.ReasonOutOfMemory):
+		return keeper.DeletionsOnly
+	default:
+		return keeper.Closed
+	}
+}
+
+// same says whether two connections would be the same.
+func same(a, b cache.Options) bool {
+	a.Dial, b.Dial = nil, nil // one for all pools of a process
+	return a.Address == b.Address && a.Database == b.Database && a.Username == b.Username &&
+		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout
+}
