@@ -96,16 +96,16 @@ func (r *cacheEntryReconciler) dropOn(name types.NamespacedName, err error) {
 
 // holds is nil when the entry is the one that holds its key: of several that declare it, the oldest does.
 func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheEntry, pool *livePool) error {
-	near, err := r.pools.neighbours(ctx, pool.CachePool)
+	near, err := r.pools.neighbors(ctx, pool.CachePool)
 	if err != nil {
 		return err
 	}
-	holder := r.claims.At(places(near, pool.EffectiveKeyPrefix()+entry.Spec.Key)...)[0]
+	claimed := r.claims.At(places(near, pool.EffectiveKeyPrefix()+entry.Spec.Key)...)
 	switch {
-	case holder.UID == entry.UID:
+	case len(claimed) == 0 || claimed[0].UID == entry.UID:
 		return nil
-	case holder.Entry.Namespace == entry.Namespace:
-		return status.Stalled(v1alpha1.ReasonKeyConflict, "CacheEntry %q is older and declares the same key", holder.Entry.Name)
+	case claimed[0].Entry.Namespace == entry.Namespace:
+		return status.Stalled(v1alpha1.ReasonKeyConflict, "CacheEntry %q is older and declares the same key", claimed[0].Entry.Name)
 	default:
 		return status.Stalled(v1alpha1.ReasonKeyConflict, "An older CacheEntry of another namespace declares the same key")
 	}

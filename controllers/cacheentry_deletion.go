@@ -6,17 +6,20 @@ package controllers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/status"
 )
@@ -59,11 +62,11 @@ func (r *cacheEntryReconciler) record(ctx context.Context, entry *v1alpha1.Cache
 	return former, r.setRecord(ctx, entry, recorded)
 }
 
-// recordOf an entry. One that was edited beyond recognition is taken for lost.
+// recordOf an entry.
 func recordOf(entry *v1alpha1.CacheEntry) []location {
 	var recorded []location
 	if err := json.Unmarshal([]byte(entry.Annotations[recordAnnotation]), &recorded); err != nil {
-		return nil
+		return nil // not there, or edited beyond recognition
 	}
 	return recorded
 }
@@ -71,25 +74,20 @@ func recordOf(entry *v1alpha1.CacheEntry) []location {
 // setRecord and the finalizer in one patch, or remove both when nothing is on record. It writes only a change.
 func (r *cacheEntryReconciler) setRecord(ctx context.Context, entry *v1alpha1.CacheEntry, recorded []location) error {
 	before := entry.DeepCopy()
-	if len(recorded) == 0 {
+	held, changed := len(recorded) > 0, !slices.Equal(recorded, recordOf(before))
+	if held == controllerutil.ContainsFinalizer(before, finalizer) && !changed {
+		return nil
+	}
+	text, err := json.Marshal(recorded)
+	if err != nil {
+		return err
+	}
+	if held {
+		controllerutil.AddFinalizer(entry, finalizer)
+		metav1.SetMetaDataAnnotation(&entry.ObjectMeta, recordAnnotation, string(text))
+	} else {
 		controllerutil.RemoveFinalizer(entry, finalizer)
 		delete(entry.Annotations, recordAnnotation)
-	} else {
-		controllerutil.AddFinalizer(entry, finalizer)
-		if !slices.Equal(recorded, recordOf(before)) {
-			text, err := json.Marshal(recorded)
-			if err != nil {
-				return err
-			}
-			if entry.Annotations == nil {
-				entry.Annotations = map[string]string{}
-			}
-			entry.Annotations[recordAnnotation] = string(text)
-		}
-	}
-	if controllerutil.ContainsFinalizer(before, finalizer) == controllerutil.ContainsFinalizer(entry, finalizer) &&
-		before.Annotations[recordAnnotation] == entry.Annotations[recordAnnotation] {
-		return nil
 	}
 	return r.Patch(ctx, entry, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 }
@@ -104,9 +102,11 @@ func (r *cacheEntryReconciler) leave(ctx context.Context, entry *v1alpha1.CacheE
 	var left []string
 	for _, l := range former {
 		note, err := r.release(ctx, entry, l)
-		if err != nil {
+		if _, waiting := errors.AsType[*status.Verdict](err); waiting {
 			v = v.In(deletionRetry)
 			continue
+		} else if err != nil {
+			return nil, err
 		}
 		recorded = slices.DeleteFunc(recorded, func(o location) bool { return o == l })
 		left = append(left, note)
@@ -126,8 +126,12 @@ func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.Cache
 		r.registry.Drop(name)
 		return status.Silent(0), nil
 	}
+	recorded := recordOf(entry)
+	if len(recorded) == 0 { // somebody has removed the record; the spec is the next best
+		recorded = []location{{Pool: locationPool{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key}}
+	}
 	var left []string
-	for _, l := range recordOf(entry) {
+	for _, l := range recorded {
 		note, err := r.release(ctx, entry, l)
 		if err != nil {
 			return nil, err
@@ -150,21 +154,21 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	name := types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name}
 	pool := &v1alpha1.CachePool{}
 	err = r.Get(ctx, name, pool)
-	switch {
-	case apierrors.IsNotFound(err), err == nil && (pool.UID != l.Pool.UID || pool.Namespace != entry.Namespace):
-		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name), nil
-	case err != nil:
+	gone := apierrors.IsNotFound(err)
+	if err != nil && !gone {
 		return "", err
 	}
 	fullName := pool.EffectiveKeyPrefix() + l.Key
-	near, err := r.pools.neighbours(ctx, pool)
+	same := l.Pool.UID == "" || l.Pool.UID == pool.UID
 	switch {
-	case err != nil:
-		return "", err
+	case gone || pool.Namespace != entry.Namespace:
+		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name), nil
 	case !r.pools.synced():
 		return "", status.Silent(startupDelay)
-	case len(r.claims.At(places(near, fullName)...)) > 0:
+	case len(r.claims.At(r.pools.equivalents(ctx, claims.Place{Pool: name, Key: l.Key})...)) > 0:
 		return "", nil // it belongs to another entry now, or to this one by another pool
+	case !same:
+		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name), nil
 	case entry.Spec.Suspend:
 		return fmt.Sprintf("Key %q stays in Redis, since the entry is suspended", fullName), nil
 	case pool.Spec.Suspend:

@@ -33,6 +33,7 @@ type cacheFlushReconciler struct {
 	pools    *poolFinder
 	registry *pools.Registry
 	claims   *claims.Index
+	backoff  backoff
 }
 
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cacheflushes,verbs=get;list;watch;delete
@@ -42,6 +43,7 @@ type cacheFlushReconciler struct {
 func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	flush := &v1alpha1.CacheFlush{}
 	if err := r.Get(ctx, req.NamespacedName, flush); err != nil {
+		r.backoff.forget(req.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	verdict, err := r.reconcile(ctx, flush)
@@ -61,6 +63,9 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 	pool, err := r.pools.serving(ctx, flush, flush.Spec.PoolRef, keeper.DeletionsOnly)
 	if err != nil {
 		return nil, asFlush(err)
+	}
+	if left := r.backoff.left(flush, r.clock.Now()); left > 0 {
+		return status.Silent(left), nil
 	}
 	if ahead, err := r.queue(ctx, flush); err != nil || ahead != "" {
 		return status.Working(v1alpha1.ReasonQueued, "Waiting for CacheFlush %q", ahead), err

@@ -7,28 +7,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/status"
 )
 
-const (
-	// backoffLimit is how many slices may fail before the flush does, as for a Job.
-	backoffLimit = 6
-	// firstRetry and maxRetry bound the wait after a failed slice, as for a Job.
-	firstRetry, maxRetry = 10 * time.Second, 6 * time.Minute
-	// poolRetry is the wait for a pool that broke during a slice, should nothing else tell that it is back.
-	poolRetry = 10 * time.Second
-)
+// poolRetry is the wait for a pool that broke during a slice, should nothing else tell that it is back.
+const poolRetry = 10 * time.Second
 
 // slice does about a second of the work, and says how far it came.
 func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool) (*status.Verdict, error) {
-	near, err := r.pools.neighbours(ctx, pool.CachePool)
+	near, err := r.pools.neighbors(ctx, pool.CachePool)
 	if err != nil {
 		return nil, err
 	}
@@ -38,29 +35,38 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 	}
 	result, err := scan(ctx, flush, pool.Cache, options, r.clock.Now().Add(sliceLength), r.clock.Now)
 	if cache.ServerWide(err) {
-		r.registry.Failed(ctx, pool.name)
+		r.registry.Failed(ctx, pool.name, pool.Cache)
 	}
 	v := conclude(flush, result, err)
 	v.Update = func() {
 		account(flush, result)
 		if failure(err) {
+			r.backoff.hold(flush, r.clock.Now().Add(retryAfter(flush.Status.Failures)))
 			flush.Status.Failures++
 		}
 		if v.Terminal != "" {
 			flush.Status.CompletionTime = new(metav1.NewTime(r.clock.Now()))
 		}
 	}
-	return v, nil
+	return v, r.rebase(ctx, flush)
+}
+
+// rebase the flush on what it is in the API server now, if only its spec or metadata have changed during the slice:
+// what was deleted shall count. If its status has changed, another operator is at work, and the write will fail.
+func (r *cacheFlushReconciler) rebase(ctx context.Context, flush *v1alpha1.CacheFlush) error {
+	live := &v1alpha1.CacheFlush{}
+	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live); err != nil {
+		return err
+	}
+	if equality.Semantic.DeepEqual(live.Status, flush.Status) {
+		*flush = *live
+	}
+	return nil
 }
 
 // declared says whether an entry declares a key, by its full name.
-func (r *cacheFlushReconciler) declared(near []neighbour, name string) bool {
-	for _, place := range places(near, name) {
-		if r.claims.Claimed(place) {
-			return true
-		}
-	}
-	return false
+func (r *cacheFlushReconciler) declared(near []neighbor, name string) bool {
+	return slices.ContainsFunc(places(near, name), r.claims.Claimed)
 }
 
 // scan the keys of a flush until the deadline.
@@ -94,7 +100,7 @@ func conclude(flush *v1alpha1.CacheFlush, result cache.ScanResult, err error) *s
 	case flush.Status.Failures >= backoffLimit:
 		return fail(v1alpha1.ReasonBackoffLimitExceeded, err.Error())
 	default:
-		return status.Waiting(v1alpha1.ReasonFlushFailed, "%s", err.Error()).In(min(maxRetry, firstRetry<<flush.Status.Failures))
+		return status.Waiting(v1alpha1.ReasonFlushFailed, "%s", err.Error()).In(retryAfter(flush.Status.Failures))
 	}
 }
 

@@ -95,22 +95,22 @@ func well(obj status.Object) bool {
 		(ready.Status == metav1.ConditionTrue || ready.Reason == v1alpha1.ReasonRunning)
 }
 
-// neighbour is a pool on the same server and database.
-type neighbour struct {
+// neighbor is a pool on the same server and database.
+type neighbor struct {
 	name   types.NamespacedName
 	prefix string
 }
 
-// neighbours of a pool, itself included.
-func (f *poolFinder) neighbours(ctx context.Context, pool *v1alpha1.CachePool) ([]neighbour, error) {
+// neighbors of a pool, itself included.
+func (f *poolFinder) neighbors(ctx context.Context, pool *v1alpha1.CachePool) ([]neighbor, error) {
 	var list v1alpha1.CachePoolList
-	if err := f.client.List(ctx, &list); err != nil {
+	if err := f.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, err
 	}
-	var found []neighbour
+	var found []neighbor
 	for i := range list.Items {
 		if p := &list.Items[i]; f.sameServer(pool, p) {
-			found = append(found, neighbour{name: client.ObjectKeyFromObject(p), prefix: p.EffectiveKeyPrefix()})
+			found = append(found, neighbor{name: client.ObjectKeyFromObject(p), prefix: p.EffectiveKeyPrefix()})
 		}
 	}
 	return found, nil
@@ -122,7 +122,7 @@ func (f *poolFinder) equivalents(ctx context.Context, place claims.Place) []clai
 	if err := f.client.Get(ctx, place.Pool, pool); err != nil {
 		return []claims.Place{place} // no such pool, so no server that others could share
 	}
-	near, err := f.neighbours(ctx, pool)
+	near, err := f.neighbors(ctx, pool)
 	if err != nil {
 		return []claims.Place{place}
 	}
@@ -143,7 +143,7 @@ func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
 }
 
 // places gives the names that a key, given by its full name, has in the pools.
-func places(in []neighbour, fullName string) []claims.Place {
+func places(in []neighbor, fullName string) []claims.Place {
 	var found []claims.Place
 	for _, n := range in {
 		if key, ok := strings.CutPrefix(fullName, n.prefix); ok {

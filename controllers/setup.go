@@ -44,15 +44,6 @@ const (
 // channelSize is how many names may be on their way to a controller before those who tell must wait.
 const channelSize = 1024
 
-// Names of indexes.
-const (
-	// poolIndex finds entries and flushes by the name of their pool.
-	poolIndex = "spec.poolRef.name"
-	// configMapIndex and secretIndex find entries by the name of their source, and pools by that of their Secret.
-	configMapIndex = "configMap"
-	secretIndex    = "secret"
-)
-
 // names of objects on their way to a controller.
 type names chan event.TypedGenericEvent[types.NamespacedName]
 
@@ -105,73 +96,31 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	return mgr.Add(s.registry)
 }
 
-// index the objects by what they name.
-func (s *system) index(ctx context.Context) error {
-	indexes := []struct {
-		object client.Object
-		name   string
-		value  func(client.Object) string
-	}{
-		{&v1alpha1.CacheEntry{}, poolIndex, func(o client.Object) string { return o.(*v1alpha1.CacheEntry).Spec.PoolRef.Name }},
-		{&v1alpha1.CacheFlush{}, poolIndex, func(o client.Object) string { return o.(*v1alpha1.CacheFlush).Spec.PoolRef.Name }},
-		{&v1alpha1.CacheEntry{}, configMapIndex, func(o client.Object) string {
-			if from := o.(*v1alpha1.CacheEntry).Spec.ValueFrom; from != nil && from.ConfigMapKeyRef != nil {
-				return from.ConfigMapKeyRef.Name
-			}
-			return ""
-		}},
-		{&v1alpha1.CacheEntry{}, secretIndex, func(o client.Object) string {
-			if from := o.(*v1alpha1.CacheEntry).Spec.ValueFrom; from != nil && from.SecretKeyRef != nil {
-				return from.SecretKeyRef.Name
-			}
-			return ""
-		}},
-		{&v1alpha1.CachePool{}, secretIndex, func(o client.Object) string {
-			if ref := o.(*v1alpha1.CachePool).Spec.CredentialsSecretRef; ref != nil {
-				return ref.Name
-			}
-			return ""
-		}},
-	}
-	for _, x := range indexes {
-		err := s.mgr.GetFieldIndexer().IndexField(ctx, x.object, x.name, func(o client.Object) []string {
-			if value := x.value(o); value != "" {
-				return []string{value}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // watchClaims keeps the index of claims, and has those looked at whose key is claimed or given up by another.
 func (s *system) watchClaims(ctx context.Context) error {
 	informer, err := s.mgr.GetCache().GetInformer(ctx, &v1alpha1.CacheEntry{})
 	if err != nil {
 		return err
 	}
-	seen := func(object any) {
+	claim := func(object any) {
 		entry, ok := object.(*v1alpha1.CacheEntry)
-		switch {
-		case !ok:
-		case entry.DeletionTimestamp.IsZero():
-			s.tellRivals(ctx, s.claims.Set(claimOf(entry)))
-		default:
-			s.tellRivals(ctx, s.claims.Delete(client.ObjectKeyFromObject(entry)))
+		if !ok {
+			return
+		}
+		name := client.ObjectKeyFromObject(entry)
+		if entry.DeletionTimestamp.IsZero() {
+			s.tellRivals(ctx, name, s.claims.Set(claimOf(entry)))
+		} else {
+			s.tellRivals(ctx, name, s.claims.Delete(name))
 		}
 	}
 	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    seen,
-		UpdateFunc: func(_, object any) { seen(object) },
+		AddFunc:    claim,
+		UpdateFunc: func(_, object any) { claim(object) },
 		DeleteFunc: func(object any) {
-			if gone, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
-				object = gone.Obj
-			}
-			if entry, ok := object.(*v1alpha1.CacheEntry); ok {
-				s.tellRivals(ctx, s.claims.Delete(client.ObjectKeyFromObject(entry)))
+			if name, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
+				entry := types.NamespacedName{Namespace: name.Namespace, Name: name.Name}
+				s.tellRivals(ctx, entry, s.claims.Delete(entry))
 			}
 		},
 	})
@@ -182,12 +131,13 @@ func (s *system) watchClaims(ctx context.Context) error {
 	return nil
 }
 
-// tellRivals has every entry looked at that claims one of these keys, by any pool of the server.
-func (s *system) tellRivals(ctx context.Context, changed []claims.Place) {
+// tellRivals has every other entry looked at that claims one of these keys, by any pool of the server.
+func (s *system) tellRivals(ctx context.Context, entry types.NamespacedName, changed []claims.Place) {
 	for _, place := range changed {
-		rivals := s.claims.At(s.finder.equivalents(ctx, place)...)
-		for _, c := range rivals {
-			s.entries.tell(ctx, c.Entry)
+		for _, c := range s.claims.At(s.finder.equivalents(ctx, place)...) {
+			if c.Entry != entry {
+				s.entries.tell(ctx, c.Entry)
+			}
 		}
 	}
 }

@@ -18,10 +18,21 @@ const (
 	FlushDryRun FlushMode = "DryRun"
 )
 
+// The rule of match takes what Redis (stringmatchlen in util.c) reads to the end of every class. A class is [ ^? item* ].
+// Redis reads it byte by byte: behind a byte taken as it is, - begins a range, which takes any byte as its end, even ] or
+// \; \ takes the next byte, whatever it is; any other ] closes the class. So a - that begins an item is literal, and a
+// range or an escape ends the item if it takes an ASCII character; of any other character it takes the first byte only,
+// and the last one may begin a range again. In the regular expression:
+//
+//	more  = ([^\\\]-]|[-\\][^[:ascii:]])*                   what leaves the item open
+//	begin = ([^\\\]]|\\[^[:ascii:]])                        without ^ too where that would negate the class
+//	item  = \\[[:ascii:]] | begin more [-\\][[:ascii:]]      an escape, or what ends in a range or an escape
+//	class = \[ ( (\^|item) item* (begin more)? | (begin more)? ) \]
+
 // CacheFlushSpec declares keys that must go, once.
 //
 // +kubebuilder:validation:ExactlyOneOf=all;prefix;match;keys
-// +kubebuilder:validation:XValidation:rule="self.poolRef == oldSelf.poolRef && self.mode == oldSelf.mode && (has(self.all) ? self.all : false) == (has(oldSelf.all) ? oldSelf.all : false) && (has(self.prefix) ? self.prefix : '') == (has(oldSelf.prefix) ? oldSelf.prefix : '') && (has(self.match) ? self.match : '') == (has(oldSelf.match) ? oldSelf.match : '') && (has(self.keys) ? self.keys : []) == (has(oldSelf.keys) ? oldSelf.keys : [])",message="is immutable except suspend and ttlSecondsAfterFinished; create another CacheFlush"
+// +kubebuilder:validation:XValidation:rule=`self.poolRef == oldSelf.poolRef && self.mode == oldSelf.mode && (has(self.all) ? self.all : false) == (has(oldSelf.all) ? oldSelf.all : false) && (has(self.prefix) ? self.prefix : "") == (has(oldSelf.prefix) ? oldSelf.prefix : "") && (has(self.match) ? self.match : "") == (has(oldSelf.match) ? oldSelf.match : "") && (has(self.keys) ? self.keys : []) == (has(oldSelf.keys) ? oldSelf.keys : [])`,message="is immutable except suspend and ttlSecondsAfterFinished; create another CacheFlush"
 type CacheFlushSpec struct {
 	// poolRef names the CachePool; "default" when it is not set.
 	// +optional
@@ -47,7 +58,7 @@ type CacheFlushSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 1024",message="must be at most 1024 bytes"
-	// +kubebuilder:validation:XValidation:rule="self.matches('(?s)^([^\\\\\\\\\\\\[]|\\\\\\\\.|\\\\[(\\\\^(([^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*)?\\\\\\\\.|[^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*-.)*([^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*)?|([^\\\\\\\\\\\\]^][^\\\\\\\\\\\\]-]*)?\\\\\\\\.(([^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*)?\\\\\\\\.|[^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*-.)*([^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*)?|[^\\\\\\\\\\\\]^][^\\\\\\\\\\\\]-]*-.(([^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*)?\\\\\\\\.|[^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*-.)*([^\\\\\\\\\\\\]][^\\\\\\\\\\\\]-]*)?|([^\\\\\\\\\\\\]^][^\\\\\\\\\\\\]-]*)?)\\\\])*$')",message="must be a complete Redis glob: close every [ with ], and put a character behind every \\"
+	// +kubebuilder:validation:XValidation:rule=`self.matches('(?s)^([^\\\\[]|\\\\.|\\[((\\^|\\\\[[:ascii:]]|([^\\\\\\]^]|\\\\[^[:ascii:]])([^\\\\\\]-]|[-\\\\][^[:ascii:]])*[-\\\\][[:ascii:]])(\\\\[[:ascii:]]|([^\\\\\\]]|\\\\[^[:ascii:]])([^\\\\\\]-]|[-\\\\][^[:ascii:]])*[-\\\\][[:ascii:]])*(([^\\\\\\]]|\\\\[^[:ascii:]])([^\\\\\\]-]|[-\\\\][^[:ascii:]])*)?|(([^\\\\\\]^]|\\\\[^[:ascii:]])([^\\\\\\]-]|[-\\\\][^[:ascii:]])*)?)\\])*$')`,message=`must be a complete Redis glob: every [ needs its ] (the one in [a-] ends a range, the one in [\] is escaped), and every \ a character behind it`
 	Match string `json:"match,omitempty"`
 
 	// keys flushes exactly these keys, at most 1000. It does not wait for other flushes.

@@ -59,7 +59,7 @@ func (r *localRedis) startServer() error {
 	if err := errors.Join(err, listener.Close()); err != nil {
 		return err
 	}
-	server := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no") //nolint:gosec,noctx // the port is ours; stop ends it
+	server := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no") //nolint:noctx // stop ends it
 	if err := server.Start(); err != nil {
 		return err
 	}

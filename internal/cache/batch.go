@@ -88,16 +88,17 @@ func observation(get *redis.StringCmd, pttl *redis.DurationCmd) Observation {
 	if err := wrap("PTTL", pttl.Err()); err != nil {
 		return Observation{Err: err}
 	}
+	const missing = -2
 	err := wrap("GET", get.Err())
 	switch {
-	case err == nil:
-		return Observation{Exists: pttl.Val() != -2, String: true, Value: get.Val(), TTL: pttl.Val()}
-	case Is(err, ReasonNotFound):
+	case err != nil && !Is(err, ReasonNotFound) && !Is(err, ReasonWrongType):
+		return Observation{Err: err}
+	case pttl.Val() == missing || Is(err, ReasonNotFound):
 		return Observation{}
-	case Is(err, ReasonWrongType):
+	case err != nil:
 		return Observation{Exists: true, TTL: pttl.Val()}
 	default:
-		return Observation{Err: err}
+		return Observation{Exists: true, String: true, Value: get.Val(), TTL: pttl.Val()}
 	}
 }
 

@@ -18,98 +18,107 @@ import (
 )
 
 func TestObserveTellsWhatIsThere(t *testing.T) {
-	redistest.EachServer(t, func(t *testing.T, addr string, _ bool) {
-		p, server, ctx := open(t, addr), client(t, addr), t.Context()
-		ok(t, p.PutForever(ctx, "forever", "v"))
-		ok(t, p.PutForever(ctx, "empty", ""))
-		ok(t, p.Put(ctx, "binary", "\x00\xff\r\n", time.Hour))
-		ok(t, server.HSet(ctx, prefix+"hash", "f", "v").Err())
-		ok(t, server.SAdd(ctx, prefix+"set", "v").Err())
-		ok(t, server.Expire(ctx, prefix+"set", time.Hour).Err())
+	for name, start := range redistest.Servers {
+		t.Run(name, func(t *testing.T) {
+			addr, _ := start(t)
+			p, server, ctx := open(t, addr), client(t, addr), t.Context()
+			ok(t, p.PutForever(ctx, "forever", "v"))
+			ok(t, p.PutForever(ctx, "empty", ""))
+			ok(t, p.Put(ctx, "binary", "\x00\xff\r\n", time.Hour))
+			ok(t, server.HSet(ctx, prefix+"hash", "f", "v").Err())
+			ok(t, server.SAdd(ctx, prefix+"set", "v").Err())
+			ok(t, server.Expire(ctx, prefix+"set", time.Hour).Err())
 
-		names := []string{"forever", "missing", "hash", "empty", "set", "binary", "forever"}
-		var looks []cache.Look
-		for _, name := range names {
-			looks = append(looks, cache.Look{Key: name})
-		}
-		want := []cache.Observation{
-			{Exists: true, String: true, Value: "v", TTL: cache.Forever},
-			{},
-			{Exists: true, TTL: cache.Forever},
-			{Exists: true, String: true, TTL: cache.Forever},
-			{Exists: true, TTL: time.Hour},
-			{Exists: true, String: true, Value: "\x00\xff\r\n", TTL: time.Hour},
-			{Exists: true, String: true, Value: "v", TTL: cache.Forever},
-		}
-		aMinute := cmp.Comparer(func(a, b time.Duration) bool { return a == b || a > 0 && b > 0 && (a-b).Abs() < time.Minute })
-		if diff := cmp.Diff(want, p.Observe(ctx, looks), aMinute); diff != "" {
-			t.Errorf("observations (-want +got):\n%s", diff)
-		}
-	})
+			names := []string{"forever", "missing", "hash", "empty", "set", "binary", "forever"}
+			var looks []cache.Look
+			for _, name := range names {
+				looks = append(looks, cache.Look{Key: name})
+			}
+			want := []cache.Observation{
+				{Exists: true, String: true, Value: "v", TTL: cache.Forever},
+				{},
+				{Exists: true, TTL: cache.Forever},
+				{Exists: true, String: true, TTL: cache.Forever},
+				{Exists: true, TTL: time.Hour},
+				{Exists: true, String: true, Value: "\x00\xff\r\n", TTL: time.Hour},
+				{Exists: true, String: true, Value: "v", TTL: cache.Forever},
+			}
+			aMinute := cmp.Comparer(func(a, b time.Duration) bool { return a == b || a > 0 && b > 0 && (a-b).Abs() < time.Minute })
+			if diff := cmp.Diff(want, p.Observe(ctx, looks), aMinute); diff != "" {
+				t.Errorf("observations (-want +got):\n%s", diff)
+			}
+		})
+	}
 }
 
 func TestBatchesOfAnySizeGiveOneAnswerForEachKeyInOrder(t *testing.T) {
-	redistest.EachServer(t, func(t *testing.T, addr string, _ bool) {
-		p, ctx := open(t, addr), t.Context()
-		for _, n := range []int{0, 1, 500, 501, 1234} {
-			t.Run(fmt.Sprintf("%d keys", n), func(t *testing.T) {
-				writes, looks, names := numbered(n)
-				if n > 3 {
-					// Values that fill a batch alone, among small ones.
-					writes[2].Value = strings.Repeat("x", 1<<20)
-					writes[3].Value = strings.Repeat("y", 100<<10)
-				}
-				if errs := p.PutAll(ctx, writes); len(errs) != n || failed(errs) > 0 {
-					t.Fatalf("%d answers, %d errors", len(errs), failed(errs))
-				}
-				seen := p.Observe(ctx, looks)
-				for i, o := range seen {
-					if o.Err != nil || o.Value != writes[i].Value || (o.TTL == cache.Forever) != (writes[i].TTL == 0) {
-						t.Fatalf("key %d: %.40q, %v, error %v", i, o.Value, o.TTL, o.Err)
+	for name, start := range redistest.Servers {
+		t.Run(name, func(t *testing.T) {
+			addr, _ := start(t)
+			p := open(t, addr)
+			for _, n := range []int{0, 1, 500, 501, 1234} {
+				t.Run(fmt.Sprintf("%d keys", n), func(t *testing.T) {
+					writes, looks, names := numbered(n)
+					if n > 3 {
+						// Values that fill a batch alone, among small ones.
+						writes[2].Value = strings.Repeat("x", 1<<20)
+						writes[3].Value = strings.Repeat("y", 100<<10)
 					}
-				}
-				// Every other one is gone already.
-				for i := 0; i < n; i += 2 {
-					ok(t, p.Forget(ctx, names[i]))
-				}
-				if errs := p.ForgetAll(ctx, names); len(seen) != n || len(errs) != n || failed(errs) > 0 {
-					t.Errorf("%d observations, %d answers, %d errors", len(seen), len(errs), failed(errs))
-				}
-				if left := keys(t, addr); len(left) > 0 {
-					t.Errorf("%d keys are left", len(left))
-				}
-			})
-		}
-	})
+					if errs := p.PutAll(t.Context(), writes); len(errs) != n || failed(errs) > 0 {
+						t.Fatalf("%d answers, %d errors", len(errs), failed(errs))
+					}
+					seen := p.Observe(t.Context(), looks)
+					for i, o := range seen {
+						if o.Err != nil || o.Value != writes[i].Value || (o.TTL == cache.Forever) != (writes[i].TTL == 0) {
+							t.Fatalf("key %d: %.40q, %v, error %v", i, o.Value, o.TTL, o.Err)
+						}
+					}
+					// Every other one is gone already.
+					for i := 0; i < n; i += 2 {
+						ok(t, p.Forget(t.Context(), names[i]))
+					}
+					if errs := p.ForgetAll(t.Context(), names); len(seen) != n || len(errs) != n || failed(errs) > 0 {
+						t.Errorf("%d observations, %d answers, %d errors", len(seen), len(errs), failed(errs))
+					}
+					if left := keys(t, addr); len(left) > 0 {
+						t.Errorf("%d keys are left", len(left))
+					}
+				})
+			}
+		})
+	}
 }
 
 func TestABatchGoesOnAfterAKeyThatFails(t *testing.T) {
-	redistest.EachServer(t, func(t *testing.T, addr string, _ bool) {
-		p, server, ctx := open(t, addr), client(t, addr), t.Context()
-		writes, looks, names := numbered(1200)
-		for i := 0; i < len(names); i += 2 {
-			ok(t, server.HSet(ctx, prefix+names[i], "f", "v").Err())
-		}
-		for i := 1; i < len(names); i += 2 {
-			ok(t, p.PutForever(ctx, names[i], "v"))
-		}
-		for i, o := range p.Observe(ctx, looks) {
-			if o.Err != nil || !o.Exists || o.String != (i%2 == 1) {
-				t.Fatalf("key %d: %+v", i, o)
+	for name, start := range redistest.Servers {
+		t.Run(name, func(t *testing.T) {
+			addr, _ := start(t)
+			p, server, ctx := open(t, addr), client(t, addr), t.Context()
+			writes, looks, names := numbered(1200)
+			for i := 0; i < len(names); i += 2 {
+				ok(t, server.HSet(ctx, prefix+names[i], "f", "v").Err())
 			}
-		}
-		// A lifetime of no time at all is the one thing that SET refuses.
-		for i := range writes {
-			if i%2 == 0 {
-				writes[i].TTL = time.Microsecond
+			for i := 1; i < len(names); i += 2 {
+				ok(t, p.PutForever(ctx, names[i], "v"))
 			}
-		}
-		for i, err := range p.PutAll(ctx, writes) {
-			if (err != nil) != (i%2 == 0) || err != nil && !cache.Is(err, cache.ReasonCommandFailed) {
-				t.Fatalf("key %d: %v", i, err)
+			for i, o := range p.Observe(ctx, looks) {
+				if o.Err != nil || !o.Exists || o.String != (i%2 == 1) {
+					t.Fatalf("key %d: %+v", i, o)
+				}
 			}
-		}
-	})
+			// A lifetime of no time at all is the one thing that SET refuses.
+			for i := range writes {
+				if i%2 == 0 {
+					writes[i].TTL = time.Microsecond
+				}
+			}
+			for i, err := range p.PutAll(ctx, writes) {
+				if (err != nil) != (i%2 == 0) || err != nil && !cache.Is(err, cache.ReasonCommandFailed) {
+					t.Fatalf("key %d: %v", i, err)
+				}
+			}
+		})
+	}
 }
 
 func TestABatchTellsWhichKeysTheUserMayNotTouch(t *testing.T) {
@@ -159,88 +168,95 @@ func TestABatchStopsWhenTheServerIsOutOfMemory(t *testing.T) {
 }
 
 func TestABatchWhoseServerGoesHalfWay(t *testing.T) {
-	redistest.EachServer(t, func(t *testing.T, addr string, _ bool) {
-		const n = 2000
-		for name, send := range map[string]func(*testing.T, *cache.Pool) []error{
-			"put all": func(t *testing.T, p *cache.Pool) []error {
-				t.Helper()
-				writes, _, _ := numbered(n)
-				return p.PutAll(t.Context(), writes)
-			},
-			"forget all": func(t *testing.T, p *cache.Pool) []error {
-				t.Helper()
-				_, _, names := numbered(n)
-				return p.ForgetAll(t.Context(), names)
-			},
-			"observe": func(t *testing.T, p *cache.Pool) []error {
-				t.Helper()
-				_, looks, _ := numbered(n)
-				var errs []error
-				for _, o := range p.Observe(t.Context(), looks) {
-					errs = append(errs, o.Err)
-				}
-				return errs
-			},
-		} {
-			t.Run(name, func(t *testing.T) {
-				w := newWire()
-				p := open(t, addr, over(w))
-				_, err := p.Has(t.Context(), "k")
-				ok(t, err)
-				w.cutAfter(2)
-				errs := send(t, p)
-				done := slices.IndexFunc(errs, func(err error) bool { return err != nil })
-				if len(errs) != n || done <= 0 {
-					t.Fatalf("%d answers, the first error is number %d", len(errs), done)
-				}
-				for i, err := range errs[done:] {
-					if !cache.Is(err, cache.ReasonConnectionFailed) {
-						t.Fatalf("key %d: %v", done+i, err)
+	for name, start := range redistest.Servers {
+		t.Run(name, func(t *testing.T) {
+			addr, _ := start(t)
+			const n = 2000
+			for name, send := range map[string]func(*testing.T, *cache.Pool) []error{
+				"put all": func(t *testing.T, p *cache.Pool) []error {
+					t.Helper()
+					writes, _, _ := numbered(n)
+					return p.PutAll(t.Context(), writes)
+				},
+				"forget all": func(t *testing.T, p *cache.Pool) []error {
+					t.Helper()
+					_, _, names := numbered(n)
+					return p.ForgetAll(t.Context(), names)
+				},
+				"observe": func(t *testing.T, p *cache.Pool) []error {
+					t.Helper()
+					_, looks, _ := numbered(n)
+					var errs []error
+					for _, o := range p.Observe(t.Context(), looks) {
+						errs = append(errs, o.Err)
 					}
-				}
-				w.mend()
-				if errs := send(t, p); failed(errs) > 0 {
-					t.Errorf("%d errors once the network is mended", failed(errs))
-				}
-			})
-		}
-	})
+					return errs
+				},
+			} {
+				t.Run(name, func(t *testing.T) {
+					w := newWire()
+					p := open(t, addr, over(w))
+					_, err := p.Has(t.Context(), "k")
+					ok(t, err)
+					w.cutAfter(2)
+					errs := send(t, p)
+					done := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+					if len(errs) != n || done <= 0 {
+						t.Fatalf("%d answers, the first error is number %d", len(errs), done)
+					}
+					for i, err := range errs[done:] {
+						if !cache.Is(err, cache.ReasonConnectionFailed) {
+							t.Fatalf("key %d: %v", done+i, err)
+						}
+					}
+					w.mend()
+					if errs := send(t, p); failed(errs) > 0 {
+						t.Errorf("%d errors once the network is mended", failed(errs))
+					}
+				})
+			}
+		})
+	}
 }
 
 func TestForgetNamed(t *testing.T) {
-	redistest.EachServer(t, func(t *testing.T, addr string, _ bool) {
-		for name, tc := range map[string]struct {
-			keys    []string
-			options cache.ScanOptions
-			want    cache.ScanResult
-			left    int
-		}{
-			"no keys":                     {left: 1500},
-			"keys that are not there":     {keys: []string{"a", "b", "a"}, left: 1500},
-			"each once, whatever is said": {keys: []string{"1", "a", "2", "1", "1"}, want: cache.ScanResult{Matched: 2, Deleted: 2}, left: 1498},
-			"glob characters are literal": {keys: []string{"*", "?", "[0-9]"}, left: 1500},
-			"a dry run deletes nothing": {
-				keys: []string{"7", "8", "a"}, options: cache.ScanOptions{DryRun: true},
-				want: cache.ScanResult{Matched: 2, Sample: []string{prefix + "7", prefix + "8"}}, left: 1500,
-			},
-			"preserved keys stay": {
-				keys: []string{"7", "8", "9"}, options: cache.ScanOptions{Preserve: func(name string) bool { return name == prefix+"8" }},
-				want: cache.ScanResult{Matched: 3, Deleted: 2, Preserved: 1}, left: 1498,
-			},
-			"more than one UNLINK takes": {keys: fill(t, addr, prefix, 1500), want: cache.ScanResult{Matched: 1500, Deleted: 1500}},
-		} {
-			t.Run(name, func(t *testing.T) {
-				fill(t, addr, prefix, 1500)
-				got := must[cache.ScanResult](t)(open(t, addr).ForgetNamed(t.Context(), tc.keys, tc.options))
-				if diff := cmp.Diff(tc.want, got, cmpopts.EquateEmpty()); diff != "" {
-					t.Errorf("result (-want +got):\n%s", diff)
-				}
-				if left := keys(t, addr); len(left) != tc.left {
-					t.Errorf("%d keys are left, want %d", len(left), tc.left)
-				}
-			})
-		}
-	})
+	for name, start := range redistest.Servers {
+		t.Run(name, func(t *testing.T) {
+			addr, _ := start(t)
+			for name, tc := range map[string]struct {
+				keys    []string
+				options cache.ScanOptions
+				want    cache.ScanResult
+				left    int
+			}{
+				"no keys":                     {left: 1500},
+				"keys that are not there":     {keys: []string{"a", "b", "a"}, left: 1500},
+				"each once, whatever is said": {keys: []string{"1", "a", "2", "1", "1"}, want: cache.ScanResult{Matched: 2, Deleted: 2}, left: 1498},
+				"glob characters are literal": {keys: []string{"*", "?", "[0-9]"}, left: 1500},
+				"a dry run deletes nothing": {
+					keys: []string{"7", "8", "a"}, options: cache.ScanOptions{DryRun: true},
+					want: cache.ScanResult{Matched: 2, Sample: []string{prefix + "7", prefix + "8"}}, left: 1500,
+				},
+				"preserved keys stay": {
+					keys: []string{"7", "8", "9"}, options: cache.ScanOptions{Preserve: func(name string) bool { return name == prefix+"8" }},
+					want: cache.ScanResult{Matched: 3, Deleted: 2, Preserved: 1}, left: 1498,
+				},
+				"more than one UNLINK takes": {keys: fill(t, addr, prefix, 1500), want: cache.ScanResult{Matched: 1500, Deleted: 1500}},
+			} {
+				t.Run(name, func(t *testing.T) {
+					fill(t, addr, prefix, 1500)
+					got := must[cache.ScanResult](t)(open(t, addr).ForgetNamed(t.Context(), tc.keys, tc.options))
+					tc.want.Checkpoint.Done = true
+					if diff := cmp.Diff(tc.want, got, cmpopts.EquateEmpty()); diff != "" {
+						t.Errorf("result (-want +got):\n%s", diff)
+					}
+					if left := keys(t, addr); len(left) != tc.left {
+						t.Errorf("%d keys are left, want %d", len(left), tc.left)
+					}
+				})
+			}
+		})
+	}
 }
 
 // numbered makes n different writes, every third one without a lifetime, and the looks and keys that go with them.

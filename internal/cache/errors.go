@@ -6,7 +6,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -67,7 +66,6 @@ func (e *Error) Unwrap() error { return e.cause }
 
 // Is makes errors.Is(err, ErrWrongType) compare reasons.
 func (e *Error) Is(target error) bool {
-	//nolint:errorlint // errors.Is unwraps
 	other, ok := target.(*Error)
 	return ok && e.Reason == other.Reason
 }
@@ -130,10 +128,10 @@ func wrap(command string, err error) error {
 		return known
 	}
 	if redis.IsPermissionError(err) {
-		message := fmt.Sprintf("The Redis user may not run %s", command)
+		message := "The Redis user may not run " + command
 		// Not "key": newer servers name the user.
 		if strings.Contains(err.Error(), " permissions to access ") {
-			message = fmt.Sprintf("The Redis user may not run %s on keys under the pool's prefix", command)
+			message += " on this key"
 		}
 		return &Error{Class: Denied, Reason: ReasonPermissionDenied, Message: message, cause: err}
 	}

@@ -38,13 +38,13 @@ func TestWhatServersAnswerHasAClassAndAReason(t *testing.T) {
 			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET",
 		},
 		"NOPERM this user has no permissions to access one of the keys used as arguments": { // Redis 6
-			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET on keys under the pool's prefix",
+			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET on this key",
 		},
 		"NOPERM User monkey-hunter2 has no permissions to run the 'get' command": {
 			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET",
 		},
 		"NOPERM No permissions to access a key": {
-			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET on keys under the pool's prefix",
+			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET on this key",
 		},
 		"ERR unknown command `get`, with args beginning with: `hunter2:k`": {
 			Class: cache.Failed, Reason: cache.ReasonCommandFailed, Message: "GET failed: the server answers with the error ERR",

@@ -28,7 +28,7 @@ type Options struct {
 	Username, Password string
 	// Prefix stands in front of every key. It must not be empty.
 	Prefix string
-	// Timeout of one round trip, dialling excluded.
+	// Timeout of one round trip, dialing excluded.
 	Timeout time.Duration
 	// Dial replaces the network, for tests and local runs; nil means net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -143,8 +143,13 @@ func (p *Pool) Increment(ctx context.Context, key string, delta int64) (int64, e
 
 // Flush deletes every key under the prefix that was there when it began, and says how many.
 func (p *Pool) Flush(ctx context.Context) (deleted int64, err error) {
-	result, err := p.NewScan(All(), ScanOptions{}).Run(ctx, Checkpoint{}, func() bool { return false })
-	return result.Deleted, err
+	scan, from := p.NewScan(All(), ScanOptions{}), Checkpoint{}
+	for err == nil && !from.Done { // once, unless the server was restarted under the scan
+		var result ScanResult
+		result, err = scan.Run(ctx, from, func() bool { return false })
+		from, deleted = result.Checkpoint, deleted+result.Deleted
+	}
+	return deleted, err
 }
 
 // setCommand is SET with PX, or plain SET, which also clears a lifetime.
@@ -155,7 +160,7 @@ func (p *Pool) setCommand(ctx context.Context, w Write) *redis.StatusCmd {
 	return redis.NewStatusCmd(ctx, "set", p.prefix+w.Key, w.Value, "px", strconv.FormatInt(w.TTL.Milliseconds(), 10))
 }
 
-// deadline bounds one round trip: go-redis does not interrupt a command in flight when a context is cancelled,
+// deadline bounds one round trip: go-redis does not interrupt a command in flight when a context is canceled,
 // only when its deadline passes.
 func (p *Pool) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, p.timeout)

@@ -95,6 +95,7 @@ func (p *Pool) NewScan(t Target, o ScanOptions) *Scan {
 // Run scans from a checkpoint until the end, or until stop says so between two pages. Whatever it returns, an
 // error included, the result counts what was done, and its checkpoint is a safe place to go on from.
 func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (ScanResult, error) {
+	s.pending, s.result = nil, ScanResult{}
 	id, roundTrip, err := s.pool.serverID(ctx)
 	if err != nil {
 		s.result.Checkpoint = from
@@ -136,11 +137,15 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 		return nil
 	})
 	took := time.Since(start) - roundTrip
+	var failed error
 	for _, u := range unlinks {
 		s.result.Deleted += u.Val()
-		if err := wrap("UNLINK", u.Err()); err != nil {
-			return err
+		if failed == nil {
+			failed = wrap("UNLINK", u.Err())
 		}
+	}
+	if failed != nil {
+		return failed
 	}
 	s.pending, s.result.Checkpoint = nil, s.next
 	if scan == nil {

@@ -5,6 +5,7 @@ package cache
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"strings"
@@ -35,7 +36,8 @@ func (p *Pool) Check(ctx context.Context) (Server, error) {
 	if err != nil {
 		return Server{}, err
 	}
-	if mode := info["redis_mode"]; mode == "cluster" || mode == "sentinel" {
+	// Valkey has server_mode instead of redis_mode.
+	if mode := cmp.Or(info["redis_mode"], info["server_mode"]); mode == "cluster" || mode == "sentinel" {
 		return Server{}, &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server runs in " + mode + " mode, not as a standalone server"}
 	}
 	if err := p.tryCommands(ctx); err != nil {

@@ -39,7 +39,7 @@ type Outcome struct {
 // same tells whether two outcomes read the same in a status.
 func (o Outcome) same(other Outcome) bool {
 	if o.Err == nil || other.Err == nil {
-		return o.Err == other.Err
+		return (o.Err == nil) == (other.Err == nil)
 	}
 	return o.Err.Error() == other.Err.Error()
 }

@@ -6,7 +6,7 @@ package keeper
 import "container/heap"
 
 // queue is a heap of items by due time.
-type queue []*item
+type queue []*item //nolint:recvcheck // container/heap asks for both kinds of receivers
 
 func (q queue) Len() int           { return len(q) }
 func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }

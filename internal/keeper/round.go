@@ -134,7 +134,10 @@ func (k *Keeper) settle(r *round) {
 			news = append(news, t.item.entry)
 		}
 	}
-	if failure != nil && k.pool == r.pool {
+	if k.pool != r.pool {
+		failure = nil // another connection has taken over, and does what this one could not
+	}
+	if failure != nil {
 		k.gate = Closed
 		if cache.Is(failure, cache.ReasonOutOfMemory) {
 			k.gate = DeletionsOnly

@@ -52,7 +52,7 @@ func Enforce(d Declared, o cache.Observation) Action {
 // that were written together from being renewed together, within the last third of their life.
 func RenewIn(ttl, left time.Duration, spread float64) time.Duration {
 	margin := renewBefore(ttl)
-	return left - margin + time.Duration(spread*float64(margin)/4)
+	return max(0, left-margin+time.Duration(spread*float64(margin)/4))
 }
 
 // renewBefore is how much life a key must have left. A third, as cert-manager does it with certificates: a missed

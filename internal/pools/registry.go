@@ -127,7 +127,7 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) er
 	if next != live.Cache && live.Cache != nil {
 		defer live.Cache.Stop() //nolint:errcheck // nothing depends on the old connection any more
 	}
-	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate})
+	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate}) //nolint:contextcheck // a keeper outlives the call that starts it
 	return err
 }
 
@@ -142,7 +142,7 @@ func (r *Registry) Check(ctx context.Context, name types.NamespacedName) error {
 	if err == nil {
 		live.Server = server
 	}
-	r.put(live)
+	r.put(live) //nolint:contextcheck // as above
 	return err
 }
 
@@ -184,15 +184,22 @@ func (r *Registry) start(name types.NamespacedName) *Pool {
 	p := &Pool{stop: stop}
 	p.Keeper = keeper.New(r.clock,
 		func(entry types.NamespacedName) { r.tell.Entry(ctx, entry) },
-		func() { r.Failed(ctx, name) })
+		func() {
+			if ctx.Err() == nil { // or else it is gone, not broken
+				r.Failed(ctx, name, nil)
+			}
+		})
 	r.work.Go(func() { p.Keeper.Run(ctx) })
 	return p
 }
 
-// Failed closes the gate of a pool that whoever used it found broken, and has it checked.
-func (r *Registry) Failed(ctx context.Context, name types.NamespacedName) {
-	r.Close(name)
-	r.tell.Failed(ctx, name)
+// Failed closes the gate of a pool whose connection c was found broken, and has it checked. nil stands for the
+// connection in use.
+func (r *Registry) Failed(ctx context.Context, name types.NamespacedName, c *cache.Pool) {
+	if live, ok := r.Get(name); ok && (c == nil || c == live.Cache) {
+		r.Close(name)
+		r.tell.Failed(ctx, name)
+	}
 }
 
 // Close the gate of a pool: nothing is read or written until the next Connect.
@@ -275,7 +282,6 @@ func gateAfter(err error) keeper.Gate {
 
 // same says whether two connections would be the same.
 func same(a, b cache.Options) bool {
-	a.Dial, b.Dial = nil, nil // one for all pools of a process
 	return a.Address == b.Address && a.Database == b.Database && a.Username == b.Username &&
 		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout
 }

@@ -5,6 +5,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 	"unicode/utf8"
@@ -27,6 +28,8 @@ type Object interface {
 
 // Verdict says what a reconcile came to. A step that cannot go on returns it as its error; an error that is no
 // Verdict is tried again with back-off and changes no condition.
+//
+//nolint:errname // it is an error only to a step that cannot go on
 type Verdict struct {
 	// Ready is the status of the Ready condition; empty leaves it as it is, unless the generation is new.
 	Ready metav1.ConditionStatus
@@ -101,39 +104,44 @@ func Set(obj Object, v *Verdict, now time.Time) {
 	}
 	fresh := *obj.ObservedGeneration() != obj.GetGeneration()
 	*obj.ObservedGeneration() = obj.GetGeneration()
-	set := func(kind string, status metav1.ConditionStatus, reason string) {
-		apimeta.SetStatusCondition(obj.Conditions(), metav1.Condition{
-			Type: kind, Status: status, Reason: reason, Message: v.Message,
-			ObservedGeneration: obj.GetGeneration(), LastTransitionTime: metav1.NewTime(now),
-		})
-	}
-	mark := func(kind string, reason string) {
-		if reason == "" {
-			apimeta.RemoveStatusCondition(obj.Conditions(), kind)
-			return
-		}
-		set(kind, metav1.ConditionTrue, reason)
-	}
-	keep := v.Ready == "" && !fresh && apimeta.FindStatusCondition(*obj.Conditions(), v1alpha1.ConditionReady) != nil
-	switch {
-	case keep:
-	case v.Ready == "":
-		set(v1alpha1.ConditionReady, metav1.ConditionUnknown, v.Reason)
-	default:
-		set(v1alpha1.ConditionReady, v.Ready, v.Reason)
-	}
-	mark(v1alpha1.ConditionReconciling, v.Reconciling)
-	mark(v1alpha1.ConditionSuspended, v.Suspended)
-	switch {
-	case keep:
-	case v.Stalled:
-		mark(v1alpha1.ConditionStalled, v.Reason)
-	default:
-		mark(v1alpha1.ConditionStalled, "")
-	}
+	w := writer{obj: obj, verdict: v, now: metav1.NewTime(now)}
+	w.mark(v1alpha1.ConditionReconciling, v.Reconciling)
+	w.mark(v1alpha1.ConditionSuspended, v.Suspended)
 	if v.Terminal != "" {
-		mark(v.Terminal, v.Reason)
+		w.mark(v.Terminal, v.Reason)
 	}
+	if v.Ready == "" && !fresh && apimeta.FindStatusCondition(*obj.Conditions(), v1alpha1.ConditionReady) != nil {
+		return // Ready and Stalled keep what they say
+	}
+	w.set(v1alpha1.ConditionReady, cmp.Or(v.Ready, metav1.ConditionUnknown), v.Reason)
+	stalled := ""
+	if v.Stalled {
+		stalled = v.Reason
+	}
+	w.mark(v1alpha1.ConditionStalled, stalled)
+}
+
+// writer of the conditions of one object.
+type writer struct {
+	obj     Object
+	verdict *Verdict
+	now     metav1.Time
+}
+
+// mark a condition that is there only while it is True; without a reason it goes.
+func (w writer) mark(kind, reason string) {
+	if reason == "" {
+		apimeta.RemoveStatusCondition(w.obj.Conditions(), kind)
+		return
+	}
+	w.set(kind, metav1.ConditionTrue, reason)
+}
+
+func (w writer) set(kind string, status metav1.ConditionStatus, reason string) {
+	apimeta.SetStatusCondition(w.obj.Conditions(), metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: w.verdict.Message,
+		ObservedGeneration: w.obj.GetGeneration(), LastTransitionTime: w.now,
+	})
 }
 
 // maxMessage is the length of the longest message of a condition, in characters.

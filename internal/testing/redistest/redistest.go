@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,7 +37,7 @@ const (
 type Server struct {
 	Addr string
 
-	t       testing.TB
+	tb      testing.TB
 	binary  string
 	args    []string
 	dir     string
@@ -47,34 +48,34 @@ type Server struct {
 // Start runs a server until the end of the test, with further arguments such as "--maxmemory", "1mb"; a first
 // argument without dashes is a configuration file. Without a server on PATH the test is skipped, or fails when
 // REQUIRE_REDIS=1.
-func Start(t testing.TB, args ...string) *Server {
-	t.Helper()
-	s := &Server{t: t, binary: find(t), args: args, dir: t.TempDir()}
-	t.Cleanup(s.Kill)
+func Start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, binary: find(tb), args: args, dir: tb.TempDir()}
+	tb.Cleanup(s.Kill)
 	for range 10 {
-		s.Addr = freeAddress(t)
+		s.Addr = freeAddress(tb)
 		if s.start() {
 			return s
 		}
 	}
-	t.Fatalf("%s does not start: %s", s.binary, s.log())
+	tb.Fatalf("%s does not start: %s", s.binary, s.log())
 	return nil
 }
 
 // Client is a plain client for preparations and assertions, closed at the end of the test.
-func (s *Server) Client(t testing.TB) *redis.Client {
-	t.Helper()
-	return Client(t, s.Addr)
+func (s *Server) Client(tb testing.TB) *redis.Client {
+	tb.Helper()
+	return Client(tb, s.Addr)
 }
 
 // Client is a plain client for preparations and assertions, closed at the end of the test.
-func Client(t testing.TB, addr string) *redis.Client {
-	t.Helper()
+func Client(tb testing.TB, addr string) *redis.Client {
+	tb.Helper()
 	client := redis.NewClient(&redis.Options{
 		Addr: addr, DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
-	t.Cleanup(func() { _ = client.Close() })
+	tb.Cleanup(func() { _ = client.Close() })
 	return client
 }
 
@@ -86,29 +87,28 @@ func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 
 // Restart ends the server and starts another one at the same address: with another run_id, and without data.
 func (s *Server) Restart() {
-	s.t.Helper()
+	s.tb.Helper()
 	s.Stop()
 	if !s.start() {
-		s.t.Fatalf("%s does not start again: %s", s.binary, s.log())
+		s.tb.Fatalf("%s does not start again: %s", s.binary, s.log())
 	}
 }
 
 // Miniredis is a server inside of the test's process.
-func Miniredis(t testing.TB) *miniredis.Miniredis {
-	t.Helper()
-	return miniredis.RunT(t)
+func Miniredis(tb testing.TB) *miniredis.Miniredis {
+	tb.Helper()
+	return miniredis.RunT(tb)
 }
 
-// EachServer runs a contract on miniredis and on a real server. isReal tells which: what miniredis cannot do is for
-// real servers alone.
-func EachServer(t *testing.T, contract func(t *testing.T, addr string, isReal bool)) {
-	t.Helper()
-	t.Run("miniredis", func(t *testing.T) { contract(t, Miniredis(t).Addr(), false) })
-	t.Run("redis-server", func(t *testing.T) { contract(t, Start(t).Addr, true) })
+// Servers start miniredis and a real server, by name, and give the address. A contract runs on each; what miniredis
+// cannot do, it asks of real servers only.
+var Servers = map[string]func(tb testing.TB) (addr string, isReal bool){
+	"miniredis":    func(tb testing.TB) (string, bool) { tb.Helper(); return Miniredis(tb).Addr(), false },
+	"redis-server": func(tb testing.TB) (string, bool) { tb.Helper(); return Start(tb).Addr, true },
 }
 
-func find(t testing.TB) string {
-	t.Helper()
+func find(tb testing.TB) string {
+	tb.Helper()
 	name := os.Getenv(Binary)
 	if name == "" {
 		name = "redis-server"
@@ -118,17 +118,17 @@ func find(t testing.TB) string {
 	case err == nil:
 		return path
 	case os.Getenv("REQUIRE_REDIS") == "1":
-		t.Fatalf("no %s on PATH, and REQUIRE_REDIS=1: install it, or set %s to a redis-server or valkey-server", name, Binary)
+		tb.Fatalf("no %s on PATH, and REQUIRE_REDIS=1: install it, or set %s to a redis-server or valkey-server", name, Binary)
 	default:
-		t.Skipf("skipped: no %s on PATH; install it, or set %s to a redis-server or valkey-server", name, Binary)
+		tb.Skipf("skipped: no %s on PATH; install it, or set %s to a redis-server or valkey-server", name, Binary)
 	}
 	return ""
 }
 
 // freeAddress is below the ports that systems give to outgoing connections, so that nobody takes it while the server
 // is down, and low enough for a cluster's bus, 10000 ports above.
-func freeAddress(t testing.TB) string {
-	t.Helper()
+func freeAddress(tb testing.TB) string {
+	tb.Helper()
 	for range 100 {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(20000)))
 		if l, err := net.Listen("tcp", addr); err == nil {
@@ -136,28 +136,28 @@ func freeAddress(t testing.TB) string {
 			return addr
 		}
 	}
-	t.Fatal("no free port on the loopback interface")
+	tb.Fatal("no free port on the loopback interface")
 	return ""
 }
 
 // start says whether the server answers; it does not when another process has taken the port.
 func (s *Server) start() bool {
-	s.t.Helper()
+	s.tb.Helper()
 	_, port, _ := net.SplitHostPort(s.Addr)
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		s.t.Fatal(err)
+		s.tb.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	config, extra := []string(nil), s.args
-	if len(extra) > 0 && !strings.HasPrefix(extra[0], "-") {
-		config, extra = extra[:1], extra[1:]
+	args := []string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}
+	at := 0
+	if len(s.args) > 0 && !strings.HasPrefix(s.args[0], "-") {
+		at = 1
 	}
-	args := append(config, "--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no")
-	s.process = exec.Command(s.binary, append(args, extra...)...)
+	s.process = exec.Command(s.binary, slices.Concat(s.args[:at], args, s.args[at:])...)
 	s.process.Stdout, s.process.Stderr = log, log
 	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
+		s.tb.Fatal(err)
 	}
 	s.exited = make(chan struct{})
 	go func(process *exec.Cmd, exited chan struct{}) {
@@ -168,7 +168,7 @@ func (s *Server) start() bool {
 }
 
 func (s *Server) answers() bool {
-	s.t.Helper()
+	s.tb.Helper()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	deadline := time.NewTimer(startTimeout)
@@ -178,7 +178,7 @@ func (s *Server) answers() bool {
 		case <-s.exited:
 			return false
 		case <-deadline.C:
-			s.t.Fatalf("%s does not answer: %s", s.binary, s.log())
+			s.tb.Fatalf("%s does not answer: %s", s.binary, s.log())
 		case <-ticker.C:
 		}
 	}

@@ -1,0 +1,106 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1_test
+
+import (
+	"strings"
+	"testing"
+)
+
+const (
+	badAddress = `must be host:port with a port from 1 to 65535, for example redis.shop.svc:6379 ` +
+		`(an IPv6 address in brackets, no redis:// in front)`
+	badResyncPeriod = `must be a duration of at least 10s, such as 30s, 10m or 1h30m`
+	badTimeout      = `must be a duration from 100ms to 1m, such as 500ms or 3s`
+	ownKeyPrefix    = `must not overlap "cachewright:", which the operator keeps for itself`
+	otherKeyPrefix  = `spec.keyPrefix: Invalid value: the prefix in effect cannot be changed; create another CachePool`
+)
+
+// pool is a spec with more fields than the required one.
+func pool(more string) string { return `{addresses: ["redis:6379"], ` + more + `}` }
+
+var poolRows = map[string]row{
+	"no spec": {spec: "null", want: uncheckedToo("spec: Required value")},
+
+	"addresses: none":     {spec: "{}", want: uncheckedToo("spec.addresses: Required value")},
+	"addresses: empty":    {spec: "{addresses: []}", want: "spec.addresses: Invalid value: 0: spec.addresses in body should have at least 1 items"},
+	"addresses: two":      {spec: `{addresses: ["a:1", "b:1"]}`, want: uncheckedToo("spec.addresses: Too many: 2: must have at most 1 item")},
+	"addresses: no text":  {spec: `{addresses: [""]}`, want: `[spec.addresses[0]: Invalid value: "": spec.addresses[0] in body should be at least 1 chars long, spec.addresses: Invalid value: ` + badAddress + "]"},
+	"addresses: longest":  {spec: `{addresses: ["` + strings.Repeat("a", 254) + `:65535"]}`},
+	"addresses: too long": {spec: `{addresses: ["` + strings.Repeat("a", 255) + `:65535"]}`, want: uncheckedToo("spec.addresses[0]: Too long: may not be more than 260 bytes")},
+	"addresses: IPv4":     {spec: `{addresses: ["10.0.0.1:1"]}`},
+	"addresses: IPv6":     {spec: `{addresses: ["[fd00::1]:6379"]}`},
+
+	"addresses: IPv6 without brackets": {spec: `{addresses: ["fd00::1:6379"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: URL":                   {spec: `{addresses: ["redis://redis:6379"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: TLS URL":               {spec: `{addresses: ["rediss://redis:6379"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: database":              {spec: `{addresses: ["redis:6379/0"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: user":                  {spec: `{addresses: ["user@redis:6379"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: user and password":     {spec: `{addresses: ["user:password@redis:6379"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: space":                 {spec: `{addresses: ["redis :6379"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: no host":               {spec: `{addresses: [":6379"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: no port":               {spec: `{addresses: ["redis"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: empty port":            {spec: `{addresses: ["redis:"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: named port":            {spec: `{addresses: ["redis:redis"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: port 0":                {spec: `{addresses: ["redis:0"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: port 65536":            {spec: `{addresses: ["redis:65536"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"addresses: changed":               {update: `{addresses: ["other:6379"]}`},
+
+	"database: first":       {spec: pool("database: 0")},
+	"database: another":     {spec: pool("database: 15")},
+	"database: negative":    {spec: pool("database: -1"), want: "spec.database: Invalid value: -1: spec.database in body should be greater than or equal to 0"},
+	"database: over 32 bit": {spec: pool("database: 2147483648"), want: `<nil>: Invalid value: "": Checked value must be of type integer with format int32 in spec.database`},
+	"database: changed":     {spec: pool("database: 1"), update: pool("database: 2")},
+
+	"credentialsSecretRef: longest":      {spec: pool("credentialsSecretRef: {name: " + strings.Repeat("a", 253) + ", usernameKey: " + strings.Repeat("a", 253) + ", passwordKey: " + strings.Repeat("a", 253) + "}")},
+	"credentialsSecretRef: nothing":      {spec: pool("credentialsSecretRef: {}"), want: uncheckedToo("spec.credentialsSecretRef.name: Required value")},
+	"credentialsSecretRef.name: empty":   {spec: pool(`credentialsSecretRef: {name: ""}`), want: `spec.credentialsSecretRef.name: Invalid value: "": spec.credentialsSecretRef.name in body should be at least 1 chars long`},
+	"credentialsSecretRef.name: long":    {spec: pool("credentialsSecretRef: {name: " + strings.Repeat("a", 254) + "}"), want: uncheckedToo("spec.credentialsSecretRef.name: Too long: may not be more than 253 bytes")},
+	"credentialsSecretRef.usernameKey 0": {spec: pool(`credentialsSecretRef: {name: a, usernameKey: ""}`), want: `spec.credentialsSecretRef.usernameKey: Invalid value: "": spec.credentialsSecretRef.usernameKey in body should be at least 1 chars long`},
+	"credentialsSecretRef.usernameKey 1": {spec: pool("credentialsSecretRef: {name: a, usernameKey: " + strings.Repeat("a", 254) + "}"), want: uncheckedToo("spec.credentialsSecretRef.usernameKey: Too long: may not be more than 253 bytes")},
+	"credentialsSecretRef.passwordKey 0": {spec: pool(`credentialsSecretRef: {name: a, passwordKey: ""}`), want: `spec.credentialsSecretRef.passwordKey: Invalid value: "": spec.credentialsSecretRef.passwordKey in body should be at least 1 chars long`},
+	"credentialsSecretRef.passwordKey 1": {spec: pool("credentialsSecretRef: {name: a, passwordKey: " + strings.Repeat("a", 254) + "}"), want: uncheckedToo("spec.credentialsSecretRef.passwordKey: Too long: may not be more than 253 bytes")},
+
+	"keyPrefix: one byte":                {spec: pool("keyPrefix: p")},
+	"keyPrefix: empty":                   {spec: pool(`keyPrefix: ""`), want: `[spec.keyPrefix: Invalid value: "": spec.keyPrefix in body should be at least 1 chars long, spec.keyPrefix: Invalid value: "": ` + ownKeyPrefix + "]"},
+	"keyPrefix: 320 bytes":               {spec: pool("keyPrefix: " + strings.Repeat("é", 160))},
+	"keyPrefix: 321 bytes":               {spec: pool("keyPrefix: a" + strings.Repeat("é", 160)), want: `spec.keyPrefix: Invalid value: "a` + strings.Repeat("é", 160) + `": must be at most 320 bytes`},
+	"keyPrefix: 321 characters":          {spec: pool("keyPrefix: " + strings.Repeat("a", 321)), want: uncheckedToo("spec.keyPrefix: Too long: may not be more than 320 bytes")},
+	"keyPrefix: the operator's":          {spec: pool(`keyPrefix: "cachewright:"`), want: `spec.keyPrefix: Invalid value: "cachewright:": ` + ownKeyPrefix},
+	"keyPrefix: within the operator's":   {spec: pool(`keyPrefix: "cachewright:x"`), want: `spec.keyPrefix: Invalid value: "cachewright:x": ` + ownKeyPrefix},
+	"keyPrefix: around the operator's":   {spec: pool(`keyPrefix: "cachewright"`), want: `spec.keyPrefix: Invalid value: "cachewright": ` + ownKeyPrefix},
+	"keyPrefix: c":                       {spec: pool("keyPrefix: c"), want: `spec.keyPrefix: Invalid value: "c": ` + ownKeyPrefix},
+	"keyPrefix: beside the operator's":   {spec: pool("keyPrefix: cachewrights")},
+	"keyPrefix: kept":                    {spec: pool("keyPrefix: p"), update: pool("keyPrefix: p, suspend: true")},
+	"keyPrefix: never there":             {update: pool("suspend: true")},
+	"keyPrefix: added":                   {update: pool("keyPrefix: p"), want: otherKeyPrefix},
+	"keyPrefix: removed":                 {spec: pool("keyPrefix: p"), update: minimal["CachePool"], want: otherKeyPrefix},
+	"keyPrefix: changed":                 {spec: pool("keyPrefix: p"), update: pool("keyPrefix: q"), want: otherKeyPrefix},
+	"keyPrefix: default added":           {update: pool(`keyPrefix: "glimr:cache:x:"`)},
+	"keyPrefix: default removed":         {spec: pool(`keyPrefix: "glimr:cache:x:"`), update: minimal["CachePool"]},
+	"keyPrefix: another's default added": {update: pool(`keyPrefix: "glimr:cache:y:"`), want: otherKeyPrefix},
+
+	"resyncPeriod: least":      {spec: pool("resyncPeriod: 10s")},
+	"resyncPeriod: too short":  {spec: pool("resyncPeriod: 9.999s"), want: `spec.resyncPeriod: Invalid value: "9.999s": ` + badResyncPeriod},
+	"resyncPeriod: no unit":    {spec: pool(`resyncPeriod: "600"`), want: `spec.resyncPeriod: Invalid value: "600": ` + badResyncPeriod},
+	"resyncPeriod: days":       {spec: pool("resyncPeriod: 1d"), want: `spec.resyncPeriod: Invalid value: "1d": ` + badResyncPeriod},
+	"resyncPeriod: long":       {spec: pool("resyncPeriod: 2562047h")},
+	"resyncPeriod: over 64bit": {spec: pool("resyncPeriod: 2562048h"), want: `spec.resyncPeriod: Invalid value: "string": type conversion error from 'string' to 'google.protobuf.Duration' evaluating rule: ` + badResyncPeriod},
+	"resyncPeriod: 32 bytes":   {spec: pool("resyncPeriod: " + strings.Repeat("100s", 8))},
+	"resyncPeriod: 33 bytes":   {spec: pool("resyncPeriod: " + "1" + strings.Repeat("100s", 8)), want: uncheckedToo("spec.resyncPeriod: Too long: may not be more than 32 bytes")},
+	"resyncPeriod: changed":    {update: pool("resyncPeriod: 1h")},
+
+	"timeout: least":     {spec: pool("timeout: 100ms")},
+	"timeout: too short": {spec: pool("timeout: 99ms"), want: `spec.timeout: Invalid value: "99ms": ` + badTimeout},
+	"timeout: most":      {spec: pool("timeout: 1m")},
+	"timeout: too long":  {spec: pool("timeout: 1m0.001s"), want: `spec.timeout: Invalid value: "1m0.001s": ` + badTimeout},
+	"timeout: no unit":   {spec: pool(`timeout: "3"`), want: `spec.timeout: Invalid value: "3": ` + badTimeout},
+	"timeout: 33 bytes":  {spec: pool("timeout: " + "1" + strings.Repeat("100s", 8)), want: uncheckedToo("spec.timeout: Too long: may not be more than 32 bytes")},
+	"timeout: changed":   {update: pool("timeout: 1s")},
+
+	"suspend: no truth value": {spec: pool(`suspend: "true"`), want: uncheckedToo(`spec.suspend: Invalid value: "string": spec.suspend in body must be of type boolean: "string"`)},
+	"suspend: on and off":     {spec: pool("suspend: true"), update: pool("suspend: false")},
+}
+
+func TestCachePoolValidation(t *testing.T) { run(t, "CachePool", poolRows) }

@@ -1,0 +1,57 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+)
+
+const (
+	// backoffLimit is how many slices may fail before the flush does, as for a Job.
+	backoffLimit = 6
+	// firstRetry and maxRetry bound the wait after a failed slice, as for a Job.
+	firstRetry, maxRetry = 10 * time.Second, 6 * time.Minute
+)
+
+// backoff remembers when flushes that have failed may go on, whatever wakes them before. An operator that starts
+// anew has forgotten, and tries at once.
+type backoff struct {
+	mu    sync.Mutex
+	until map[types.NamespacedName]time.Time
+}
+
+// retryAfter is how long a flush waits that has failed so many times before.
+func retryAfter(failures int32) time.Duration {
+	return min(maxRetry, firstRetry<<min(failures, backoffLimit))
+}
+
+// hold a flush back.
+func (b *backoff) hold(flush *v1alpha1.CacheFlush, until time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.until == nil {
+		b.until = map[types.NamespacedName]time.Time{}
+	}
+	b.until[client.ObjectKeyFromObject(flush)] = until
+}
+
+// left is how long a flush must still wait.
+func (b *backoff) left(flush *v1alpha1.CacheFlush, now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.until[client.ObjectKeyFromObject(flush)].Sub(now)
+}
+
+// forget a flush that is no more.
+func (b *backoff) forget(name types.NamespacedName) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.until, name)
+}

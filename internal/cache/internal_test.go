@@ -1,0 +1,178 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+	"pgregory.net/rapid"
+)
+
+func TestBatch(t *testing.T) {
+	n := func(n, size int) []int { return slices.Repeat([]int{size}, n) }
+	for name, tc := range map[string]struct {
+		sizes []int
+		want  int
+	}{
+		"one item":                                    {n(1, 10), 1},
+		"fewer than the limits":                       {n(10, 10), 10},
+		"as many commands as a batch takes":           {n(maxBatchCommands, 0), maxBatchCommands},
+		"one command more":                            {n(maxBatchCommands+1, 0), maxBatchCommands},
+		"as many bytes as a batch takes":              {n(4, 25), 4},
+		"one byte more":                               {[]int{50, 50, 1}, 2},
+		"a first item beyond the limit goes alone":    {[]int{1000, 1, 1}, 1},
+		"an item beyond the limit ends the batch":     {[]int{1, 1000, 1}, 1},
+		"an only item beyond the limit still goes":    {[]int{1000}, 1},
+		"bytes reach their limit before the commands": {n(maxBatchCommands, 10), 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := batch(tc.sizes, 100, func(size int) int { return size }); got != tc.want {
+				t.Errorf("%d items, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestBatchesNeverExceedTheLimitsAndLoseNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		items := rapid.SliceOfN(rapid.IntRange(0, 60), 1, 1200).Draw(t, "sizes")
+		for len(items) > 0 {
+			n := batch(items, 100, func(size int) int { return size })
+			total := 0
+			for _, size := range items[:n] {
+				total += size
+			}
+			if n < 1 || n > maxBatchCommands || n > 1 && total > 100 {
+				t.Fatalf("a batch of %d items and %d bytes", n, total)
+			}
+			items = items[n:]
+		}
+	})
+}
+
+func TestAnswersToGETAndPTTLMakeAnObservation(t *testing.T) {
+	wrongType := redis.ErrNoScript // any error of a server can be given; this stands for another
+	for name, tc := range map[string]struct {
+		value  string
+		get    error
+		pttl   time.Duration
+		ttlErr error
+		want   Observation
+	}{
+		"a value that stays":                {value: "v", pttl: -1, want: Observation{Exists: true, String: true, Value: "v", TTL: Forever}},
+		"a value that runs out":             {value: "v", pttl: time.Second, want: Observation{Exists: true, String: true, Value: "v", TTL: time.Second}},
+		"a value in its last millisecond":   {value: "v", pttl: 0, want: Observation{Exists: true, String: true, Value: "v"}},
+		"nothing":                           {get: redis.Nil, pttl: -2},
+		"a value that ran out in between":   {value: "v", pttl: -2},
+		"a value that came in between":      {get: redis.Nil, pttl: time.Second},
+		"another type":                      {get: ErrWrongType, pttl: time.Second, want: Observation{Exists: true, TTL: time.Second}},
+		"another type gone in between":      {get: ErrWrongType, pttl: -2},
+		"an error of PTTL":                  {value: "v", ttlErr: ErrNotFound, want: Observation{Err: ErrNotFound}},
+		"an error of GET, whatever PTTL is": {get: wrongType, pttl: -2, want: Observation{Err: wrap("GET", wrongType)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			get, pttl := redis.NewStringResult(tc.value, tc.get), redis.NewDurationResult(tc.pttl, tc.ttlErr)
+			sameText := cmp.Comparer(func(a, b error) bool { return fmt.Sprint(a) == fmt.Sprint(b) })
+			if diff := cmp.Diff(tc.want, observation(get, pttl), sameText); diff != "" {
+				t.Errorf("observation (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCOUNTAdaptsToTheLatencyBudget(t *testing.T) {
+	for name, tc := range map[string]struct {
+		count int64
+		took  time.Duration
+		want  int64
+	}{
+		"on budget it stays":                    {1000, latencyBudget, 1000},
+		"a bit slow: a bit less":                {1000, latencyBudget * 5 / 4, 800},
+		"a bit fast: a bit more":                {1000, latencyBudget * 4 / 5, 1250},
+		"much too slow: at most halved":         {1000, time.Second, 500},
+		"much too fast: at most doubled":        {1000, time.Microsecond, 2000},
+		"no time at all, or less: doubled":      {1000, 0, 2000},
+		"a round trip quicker than INFO's":      {1000, -time.Millisecond, 2000},
+		"never below the minimum":               {minCount, time.Second, minCount},
+		"never above the maximum":               {maxCount, 0, maxCount},
+		"the first step up is within the range": {startCount, 0, 2 * startCount},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := adapt(tc.count, tc.took); got != tc.want {
+				t.Errorf("COUNT %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestPercentReadsTheCursorFromTheHighBits(t *testing.T) {
+	for name, tc := range map[string]struct {
+		checkpoint Checkpoint
+		want       int32
+	}{
+		"start":              {Checkpoint{}, 0},
+		"half of any table":  {Checkpoint{Cursor: 1}, 50},
+		"a quarter":          {Checkpoint{Cursor: 2}, 25},
+		"three quarters":     {Checkpoint{Cursor: 3}, 75},
+		"last of 16 buckets": {Checkpoint{Cursor: 15}, 93},
+		"as far as it goes":  {Checkpoint{Cursor: 1<<64 - 1}, 99},
+		"done":               {Checkpoint{Done: true}, 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := tc.checkpoint.Percent(); got != tc.want {
+				t.Errorf("%d%%, want %d%%", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestEscape(t *testing.T) {
+	for literal, want := range map[string]string{
+		"":              "",
+		"glimr:cache:":  "glimr:cache:",
+		`a*b?c[d]e\`:    `a\*b\?c\[d]e\\`,
+		"{tag}^-!":      "{tag}^-!",
+		"\x00\xff\r\nü": "\x00\xff\r\nü",
+	} {
+		if got := escape(literal); got != want {
+			t.Errorf("escape(%q) is %q, want %q", literal, got, want)
+		}
+	}
+}
+
+func TestAConnectionsFailureIsDescribedWithoutAddresses(t *testing.T) {
+	dial := func(err error) error {
+		return &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{Port: 6379}, Err: err}
+	}
+	for want, errs := range map[string][]error{
+		"Connection refused":                   {dial(syscall.ECONNREFUSED)},
+		"No route to the server":               {dial(syscall.EHOSTUNREACH), dial(syscall.ENETUNREACH)},
+		"The server's name cannot be resolved": {dial(&net.DNSError{Name: "redis"}), dial(&net.DNSError{Name: "redis", IsTimeout: true})},
+		"Connection timed out":                 {context.DeadlineExceeded, dial(syscall.ETIMEDOUT), dial(context.DeadlineExceeded)},
+		"Interrupted":                          {context.Canceled},
+		"All connections are in use":           {redis.ErrPoolTimeout, redis.ErrPoolExhausted},
+		"Connection closed":                    {io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed, redis.ErrClosed},
+		"Connection failed":                    {errors.New("redis at 10.0.0.1:6379 speaks HTTP")},
+	} {
+		for _, err := range errs {
+			wrapped, _ := errors.AsType[*Error](wrap("GET", fmt.Errorf("again: %w", err)))
+			if wrapped.Message != want || wrapped.Class != Unavailable || wrapped.Reason != ReasonConnectionFailed || !errors.Is(wrapped, err) {
+				t.Errorf("%v: %+v, want %q", err, wrapped, want)
+			}
+		}
+	}
+	if err := wrap("GET", nil); err != nil {
+		t.Errorf("no error becomes %v", err)
+	}
+}
