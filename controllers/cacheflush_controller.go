@@ -47,6 +47,12 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	verdict, err := r.reconcile(ctx, flush)
+	if v, ok := errors.AsType[*status.Verdict](err); ok {
+		verdict, err = v, nil
+	}
+	if err == nil && !finished(flush) {
+		verdict = verdict.Also(func() { flush.Status.Target = target(&flush.Spec) })
+	}
 	return r.finish(ctx, flush, verdict, err, true)
 }
 
@@ -91,7 +97,6 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 	}
 	v := status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
 	v.Update = func() {
-		flush.Status.Target = target(&flush.Spec)
 		if flush.Status.StartTime == nil {
 			flush.Status.StartTime = new(metav1.NewTime(r.clock.Now()))
 			flush.Status.Progress = &v1alpha1.FlushProgress{}

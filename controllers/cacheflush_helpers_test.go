@@ -184,7 +184,7 @@ func (w *world) record() *history {
 	h := &history{}
 	seen := state{}
 	ctx, stop := context.WithCancel(w.t.Context())
-	watcher, err := k8sWatch.Watch(ctx, &v1alpha1.CacheFlushList{}, client.InNamespace(w.namespace))
+	watcher, err := k8s.Watch(ctx, &v1alpha1.CacheFlushList{}, client.InNamespace(w.namespace))
 	w.Expect(err).NotTo(HaveOccurred())
 	done := make(chan struct{})
 	go func() {
@@ -262,4 +262,11 @@ func (w *world) annotate(o client.Object, key, value string) {
 	w.t.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, key, value)
 	w.Expect(k8s.Patch(w.t.Context(), o, client.RawPatch(types.MergePatchType, []byte(patch)))).To(Succeed())
+}
+
+// newRealWorldBeside starts another server for a test, and says where.
+func newRealWorldBeside(w *world) (string, *redis.Client) {
+	w.t.Helper()
+	server := redistest.Start(w.t)
+	return server.Addr, server.Client(w.t)
 }

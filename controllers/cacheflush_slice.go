@@ -136,7 +136,9 @@ func account(flush *v1alpha1.CacheFlush, result cache.ScanResult) {
 	p.Deleted += result.Deleted
 	p.Preserved += result.Preserved
 	p.Percent = result.Checkpoint.Percent()
-	flush.Status.Sample = append(flush.Status.Sample, result.Sample...)
+	for _, name := range result.Sample {
+		flush.Status.Sample = append(flush.Status.Sample, shorten(name, maxSampled))
+	}
 	flush.Status.Checkpoints = nil
 	if c := result.Checkpoint; c.ServerID != "" {
 		flush.Status.Checkpoints = []v1alpha1.FlushCheckpoint{{Node: c.Node, ServerID: c.ServerID, Cursor: strconv.FormatUint(c.Cursor, 10), Done: c.Done}}
@@ -156,8 +158,8 @@ func checkpoint(flush *v1alpha1.CacheFlush) cache.Checkpoint {
 	return cache.Checkpoint{Node: c.Node, ServerID: c.ServerID, Cursor: cursor, Done: c.Done}
 }
 
-// maxTarget is the length of a key or pattern that is quoted in the status in full.
-const maxTarget = 80
+// Lengths, in characters, of what is quoted in the status in full: a key or pattern of the target, and a sampled key.
+const maxTarget, maxSampled = 80, 2048
 
 // target says in words what a flush takes.
 func target(spec *v1alpha1.CacheFlushSpec) string {
@@ -175,9 +177,11 @@ func target(spec *v1alpha1.CacheFlushSpec) string {
 	}
 }
 
-func quote(text string) string {
-	if runes := []rune(text); len(runes) > maxTarget {
-		text = string(runes[:maxTarget-1]) + "…"
+func quote(text string) string { return `"` + shorten(text, maxTarget) + `"` }
+
+func shorten(text string, length int) string {
+	if runes := []rune(text); len(runes) > length {
+		return string(runes[:length-1]) + "…"
 	}
-	return `"` + text + `"`
+	return text
 }

@@ -6,8 +6,11 @@ package controllers_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +35,10 @@ import (
 const patience = 30 * time.Second
 
 // k8s is an administrator's client, without a cache.
-var k8s client.Client
+var k8s client.WithWatch
+
+// kubeconfig is an administrator's, for kubectl.
+var kubeconfig []byte
 
 // TestMain runs one API server and one operator for all tests. Each test has a namespace of its own.
 func TestMain(m *testing.M) {
@@ -45,6 +51,11 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) (code int, err error) {
+	flag.Parse()
+	// Most of their time the tests wait.
+	if err := flag.Set("test.parallel", strconv.Itoa(16*runtime.GOMAXPROCS(0))); err != nil {
+		return 1, err
+	}
 	ctrl.SetLogger(logr.Discard())
 	env, err := controlplane.Start()
 	if err != nil {
@@ -55,7 +66,8 @@ func runAll(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if k8s, err = client.New(env.Config, client.Options{Scheme: scheme}); err != nil {
+	kubeconfig = env.KubeConfig
+	if k8s, err = client.NewWithWatch(env.Config, client.Options{Scheme: scheme}); err != nil {
 		return 1, err
 	}
 	ctx, stop := context.WithCancel(context.Background()) //nolint:usetesting // there is no test yet

@@ -60,12 +60,6 @@ func run(ctx context.Context, demo, verbose bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, env.Stop()) }()
-	kubeconfig, err := writeKubeconfig(env)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(kubeconfig) //nolint:errcheck // it is of no use any more, wherever it is
-
 	redis, err := startRedis(ctx)
 	if err != nil {
 		return err
@@ -73,30 +67,26 @@ func run(ctx context.Context, demo, verbose bool) (err error) {
 	defer redis.stop()
 	say("Redis: %s at %s", redis.kind, redis.address)
 
-	return play(ctx, env.Config, redis, kubeconfig, demo)
+	tell, err := newStory(env, redis)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tell.kubeconfig) //nolint:errcheck // it is of no use any more, wherever it is
+	return play(ctx, env.Config, tell, demo)
 }
 
 // play runs the operator, and the samples under it.
-func play(ctx context.Context, config *rest.Config, redis *localRedis, kubeconfig string, demo bool) error {
+func play(ctx context.Context, config *rest.Config, tell *story, demo bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		err := operator.Run(ctx, config, operator.Options{MetricsAddress: "0", ProbeAddress: "0", Controllers: controllers.Options{Dial: redis.dial}})
+		err := operator.Run(ctx, config, operator.Options{MetricsAddress: "0", ProbeAddress: "0", Controllers: controllers.Options{Dial: tell.redis.dial}})
 		cancel(fmt.Errorf("the operator has stopped: %w", err))
 	}()
 	defer func() { cancel(nil); <-stopped }()
 
-	scheme, err := operator.NewScheme()
-	if err != nil {
-		return err
-	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
-	if err != nil {
-		return err
-	}
-	tell := &story{client: c, redis: redis, told: map[string]string{}}
 	if err := within(ctx, demoTime, tell.samples); err != nil {
 		return err
 	}
@@ -104,15 +94,40 @@ func play(ctx context.Context, config *rest.Config, redis *localRedis, kubeconfi
 		say("All samples are Ready or Complete.")
 		return nil
 	}
+	say("\nTry it, in another terminal (a pool at %s reaches the Redis above):\n", sampleAddress)
+	say("  export KUBECONFIG=%s PATH=%s:$PATH", tell.kubeconfig, filepath.Join(tell.root, "bin"))
+	say("  kubectl get cachewright")
+	say("  redis-cli -u redis://%s --scan --pattern 'glimr:cache:main:*'\n\nCtrl-C ends it.", tell.redis.address)
+	return ended(tell.follow(ctx))
+}
+
+// newStory leaves an administrator's kubeconfig in bin/, for the story and for whoever tries kubectl.
+func newStory(env *envtest.Environment, redis *localRedis) (*story, error) {
+	scheme, err := operator.NewScheme()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(env.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, err
+	}
+	user, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	text, err := user.KubeConfig()
+	if err != nil {
+		return nil, err
+	}
 	root, err := controlplane.Root()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	say("\nTry it, in another terminal (a pool at %s reaches the Redis above):\n", sampleAddress)
-	say("  export KUBECONFIG=%s PATH=%s:$PATH", kubeconfig, filepath.Join(root, "bin"))
-	say("  kubectl get cachewright")
-	say("  redis-cli -u redis://%s --scan --pattern 'glimr:cache:main:*'\n\nCtrl-C ends it.", redis.address)
-	return ended(tell.follow(ctx))
+	tell := &story{
+		client: c, redis: redis, told: map[string]string{}, root: root,
+		kubectl: env.ControlPlane.KubectlPath, kubeconfig: filepath.Join(root, "bin", "kubeconfig"),
+	}
+	return tell, os.WriteFile(tell.kubeconfig, text, 0o600)
 }
 
 // within runs a step with a time limit.
@@ -128,24 +143,6 @@ func ended(err error) error {
 		return nil
 	}
 	return err
-}
-
-// writeKubeconfig gives an administrator's kubeconfig to the user.
-func writeKubeconfig(env *envtest.Environment) (string, error) {
-	user, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
-	if err != nil {
-		return "", err
-	}
-	text, err := user.KubeConfig()
-	if err != nil {
-		return "", err
-	}
-	root, err := controlplane.Root()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(root, "bin", "kubeconfig")
-	return path, os.WriteFile(path, text, 0o600)
 }
 
 // dial leads the address of the samples to the local Redis.

@@ -4,26 +4,19 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"slices"
+	"os/exec"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
-	"github.com/cachewright/cachewright/internal/testing/controlplane"
 )
 
 // namespace of the samples.
@@ -36,7 +29,10 @@ const tick = 100 * time.Millisecond
 type story struct {
 	client client.Client
 	redis  *localRedis
-	told   map[string]string
+	// root of the repository, kubectl and its kubeconfig.
+	root, kubectl, kubeconfig string
+
+	told map[string]string
 	// open are the objects that are neither Ready nor Complete, and lost says that one has failed.
 	open []string
 	lost error
@@ -57,45 +53,15 @@ func (s *story) samples(ctx context.Context) error {
 	return s.breakKey(ctx)
 }
 
-// apply every sample.
+// apply the samples as a user would.
 func (s *story) apply(ctx context.Context) error {
-	root, err := controlplane.Root()
-	if err != nil {
-		return err
-	}
-	files, err := filepath.Glob(filepath.Join(root, "config", "samples", "*.yaml"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("no samples in %s: %w", root, err)
-	}
-	for _, file := range slices.DeleteFunc(files, func(f string) bool { return filepath.Base(f) == "kustomization.yaml" }) {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		say("kubectl apply -f %s", file[len(root)+1:])
-		if err := s.applyAll(ctx, text); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
+	say("kubectl apply -f config/samples")
+	command := exec.CommandContext(ctx, s.kubectl, "--kubeconfig", s.kubeconfig, "apply", "-f", "config/samples")
+	command.Dir = s.root
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, output)
 	}
 	return nil
-}
-
-func (s *story) applyAll(ctx context.Context, text []byte) error {
-	for decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096); ; {
-		object := &unstructured.Unstructured{}
-		if err := decoder.Decode(object); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if len(object.Object) == 0 {
-			continue
-		}
-		object.SetNamespace(namespace)
-		if err := s.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("samples"), client.ForceOwnership); err != nil {
-			return err
-		}
-	}
 }
 
 // breakKey deletes a declared key as a careless colleague would, and waits until it is back.

@@ -59,6 +59,18 @@ func (v *Verdict) In(after time.Duration) *Verdict {
 	return v
 }
 
+// Also changes something else of the status when the verdict is written.
+func (v *Verdict) Also(update func()) *Verdict {
+	first := v.Update
+	v.Update = func() {
+		if first != nil {
+			first()
+		}
+		update()
+	}
+	return v
+}
+
 // Ready : the object does what it declares.
 func Ready(reason, format string, args ...any) *Verdict {
 	return &Verdict{Ready: metav1.ConditionTrue, Reason: reason, Message: message(format, args)}
