@@ -189,7 +189,7 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 		}
 	}
 	expired := !entry.DeletionTimestamp.IsZero() && r.clock.Since(entry.DeletionTimestamp.Time) >= deletionPatience
-	doomed := !pool.DeletionTimestamp.IsZero() && r.registry.Tried(name) && (!ok || live.Gate == keeper.Closed)
+	doomed := !pool.DeletionTimestamp.IsZero() && r.registry.WasAttempted(name) && (!ok || live.Gate == keeper.Closed)
 	if expired || doomed {
 		if ok {
 			live.Keeper.Abandon(id, key)

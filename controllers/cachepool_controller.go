@@ -68,8 +68,12 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 func (r *cachePoolReconciler) reconcile(ctx context.Context, pool *v1alpha1.CachePool) (*status.Verdict, error) {
 	deleting := !pool.DeletionTimestamp.IsZero()
 	if deleting {
-		if inUse, err := r.inUse(ctx, pool); err != nil || !inUse {
-			return status.Silent(0), errors.Join(err, r.release(ctx, pool))
+		inUse, err := r.inUse(ctx, pool)
+		if err != nil {
+			return nil, err
+		}
+		if !inUse {
+			return status.Silent(0), r.release(ctx, pool)
 		}
 	} else if err := r.hold(ctx, pool); err != nil {
 		return nil, err
@@ -95,16 +99,17 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 		err = r.registry.Connect(ctx, id, options)
 	}
 	live, _ := r.registry.Get(name)
+	period := pool.Spec.ResyncPeriod.Duration
 	switch {
 	case err == nil:
 		r.backoff.Forget(request)
-		period := pool.Spec.ResyncPeriod.Duration
 		r.registry.Sweep(name, period)
 		v := status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(period, jitter))
 		v.Update = func() { publish(pool, live.Server, secretVersion) }
 		return v
-	case live.Connected(id) && r.registry.Check(ctx, name) == nil:
+	case live.Serves(id) && !live.Uses(options) && r.registry.Check(ctx, name) == nil:
 		// The spec is the same, so it is a Secret that has changed for the worse. What worked goes on working.
+		r.registry.Sweep(name, period)
 		return status.Ready(v1alpha1.ReasonConnected, "Connected with the previous credentials, since the new ones do not work: %s", explain(err).Message).
 			In(r.backoff.When(request))
 	default:

@@ -42,8 +42,11 @@ type Identity struct {
 	Generation int64
 }
 
-// Connected says whether the connection was made for this very pool and spec.
-func (p Pool) Connected(id Identity) bool { return p.Cache != nil && p.identity == id }
+// Serves says whether the connection was made for this very pool and spec.
+func (p Pool) Serves(id Identity) bool { return p.Cache != nil && p.identity == id }
+
+// Uses says whether the connection was made with these options.
+func (p Pool) Uses(o cache.Options) bool { return p.Cache != nil && same(p.options, o) }
 
 // Listeners are told what happens to objects. They may block until the context ends.
 type Listeners struct {
@@ -67,8 +70,8 @@ type Registry struct {
 
 	mu   sync.RWMutex
 	live map[types.NamespacedName]*Pool
-	// tried to connect since the start, with or without success.
-	tried map[types.NamespacedName]bool
+	// attempted says of pools that a connection was tried since the start.
+	attempted map[types.NamespacedName]bool
 	// home is the pool whose keeper keeps an entry.
 	home map[types.NamespacedName]types.NamespacedName
 }
@@ -78,7 +81,7 @@ func NewRegistry(c clock.Clock, tell Listeners) *Registry {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Registry{
 		clock: c, tell: tell, ctx: ctx, close: cancel,
-		live: map[types.NamespacedName]*Pool{}, tried: map[types.NamespacedName]bool{}, home: map[types.NamespacedName]types.NamespacedName{},
+		live: map[types.NamespacedName]*Pool{}, attempted: map[types.NamespacedName]bool{}, home: map[types.NamespacedName]types.NamespacedName{},
 	}
 }
 
@@ -113,13 +116,10 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) er
 		live = Pool{}
 	}
 	next := live.Cache
-	if next == nil || !same(live.options, o) {
+	if !live.Uses(o) {
 		next = cache.Open(o)
 	}
 	server, err := next.Check(ctx)
-	r.mu.Lock()
-	r.tried[id.Name] = true
-	r.mu.Unlock()
 	gate := gateAfter(err)
 	if gate == keeper.Closed && next != live.Cache {
 		return errors.Join(err, next.Stop())
@@ -222,11 +222,18 @@ func (r *Registry) Get(name types.NamespacedName) (Pool, bool) {
 	return Pool{}, false
 }
 
-// Tried says whether Connect was called for a pool, with or without success.
-func (r *Registry) Tried(name types.NamespacedName) bool {
+// Attempted notes that a connection was tried, even if it came to nothing before the first packet.
+func (r *Registry) Attempted(name types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempted[name] = true
+}
+
+// WasAttempted tells a pool that cannot be connected from one that has not been looked at yet.
+func (r *Registry) WasAttempted(name types.NamespacedName) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.tried[name]
+	return r.attempted[name]
 }
 
 // Remove stops the keeper of a pool and closes its connections.
@@ -234,7 +241,7 @@ func (r *Registry) Remove(name types.NamespacedName) error {
 	r.mu.Lock()
 	p := r.live[name]
 	delete(r.live, name)
-	delete(r.tried, name)
+	delete(r.attempted, name)
 	r.mu.Unlock()
 	if p == nil {
 		return nil
