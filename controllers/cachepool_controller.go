@@ -98,6 +98,7 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	if err == nil {
 		err = r.registry.Connect(ctx, id, options)
 	}
+	r.registry.Attempted(name)
 	live, _ := r.registry.Get(name)
 	period := pool.Spec.ResyncPeriod.Duration
 	switch {
