@@ -109,8 +109,8 @@ uninstall: ## Remove the CRDs, and every object of these kinds, from the current
 	$(KUBECTL) delete --ignore-not-found -k config/crd
 
 .PHONY: deploy
-deploy: ## Deploy the operator and its CRDs to the current cluster
-	$(KUBECTL) apply --server-side -k config/default
+deploy: ## Deploy the operator, from the image IMG, and its CRDs to the current cluster
+	$(KUBECTL) kustomize config/default | sed 's|image: ghcr.io/cachewright/cachewright:.*|image: $(IMG)|' | $(KUBECTL) apply --server-side -f -
 
 # The kinds go first, while an operator is still there to release their finalizers.
 .PHONY: undeploy

@@ -60,11 +60,7 @@ func complete(p string) bool {
 	for ; p != ""; p = p[1:] {
 		switch p[0] {
 		case '[':
-			p = p[1:]
-			if strings.HasPrefix(p, "^") {
-				p = p[1:]
-			}
-			rest, closed := class(p)
+			rest, closed := class(strings.TrimPrefix(p[1:], "^"))
 			if !closed {
 				return false
 			}
@@ -96,9 +92,9 @@ func class(p string) (rest string, closed bool) {
 }
 
 // matchRule is the regular expression in the CRD.
-func matchRule(t testing.TB) *regexp.Regexp {
-	t.Helper()
-	rules := crd(t, "cacheflushes").schema().Properties["spec"].Properties["match"].XValidations
+func matchRule(tb testing.TB) *regexp.Regexp {
+	tb.Helper()
+	rules := installed(tb, "cacheflushes").Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties["match"].XValidations
 	for _, rule := range rules {
 		literal, ok := strings.CutPrefix(rule.Rule, "self.matches('")
 		if !ok {
@@ -107,6 +103,6 @@ func matchRule(t testing.TB) *regexp.Regexp {
 		// In a CEL string \\ is a backslash, and nothing else is escaped here.
 		return regexp.MustCompile(strings.ReplaceAll(strings.TrimSuffix(literal, "')"), `\\`, `\`))
 	}
-	t.Fatalf("no rule of match calls self.matches: %v", rules)
+	tb.Fatalf("no rule of match calls self.matches: %v", rules)
 	return nil
 }

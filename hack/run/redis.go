@@ -32,7 +32,7 @@ func startRedis(ctx context.Context) (*localRedis, error) {
 	if r.address == "" {
 		start := r.startServer
 		if _, err := exec.LookPath("redis-server"); err != nil {
-			start = r.startMini
+			start = func() error { return r.startMini(ctx) }
 		}
 		if err := start(); err != nil {
 			return nil, err
@@ -67,13 +67,14 @@ func (r *localRedis) startServer() error {
 	return nil
 }
 
-func (r *localRedis) startMini() error {
+func (r *localRedis) startMini(ctx context.Context) error {
 	server, err := miniredis.Run()
 	if err != nil {
 		return err
 	}
-	server.ClockTTL(true)
 	r.kind, r.address, r.users, r.stop = "miniredis, in this process (install redis-server for a real one)", server.Addr(), 20_000, server.Close
+	// Its own clock stands still, and its option to follow the real one looks at every key for every command.
+	go wait.UntilWithContext(ctx, func(context.Context) { server.FastForward(time.Second) }, time.Second)
 	return nil
 }
 
