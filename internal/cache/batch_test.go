@@ -209,6 +209,9 @@ func TestABatchWhoseServerGoesHalfWay(t *testing.T) {
 							t.Fatalf("key %d: %v", done+i, err)
 						}
 					}
+					if w.refused > 0 {
+						t.Errorf("%d more batches were tried", w.refused)
+					}
 					w.mend()
 					if errs := send(t, p); failed(errs) > 0 {
 						t.Errorf("%d errors once the network is mended", failed(errs))

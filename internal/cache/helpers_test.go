@@ -188,6 +188,8 @@ type wire struct {
 	// left until the wire is cut: so many writes get through.
 	left int
 	down bool
+	// refused dials, since it was cut.
+	refused int
 }
 
 type wireConn struct {
@@ -204,6 +206,7 @@ func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, err
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.down {
+		w.refused++
 		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)

@@ -11,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2/server"
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/gomega"
 	"github.com/redis/go-redis/v9"
@@ -219,13 +221,19 @@ func TestIncrement(t *testing.T) {
 
 func TestIncrementIsSentOnceToAServerThatStalls(t *testing.T) {
 	server, w := redistest.Start(t), newWire()
-	p, admin, ctx := open(t, server.Addr, over(w)), server.Client(t), t.Context()
+	p, admin, ctx := open(t, server.Addr, over(w), within(time.Hour)), server.Client(t), t.Context()
 	warm(t, p)
 	w.commands(t)
 	ok(t, admin.Do(ctx, "client", "pause", 60_000, "write").Err())
 	impatient, cancel := context.WithTimeout(ctx, 8*shortTimeout)
 	defer cancel()
-	_, err := p.Increment(impatient, "k", 1)
+	answer := make(chan error, 1)
+	go func() {
+		_, err := p.Increment(impatient, "k", 1)
+		answer <- err
+	}()
+	var err error
+	NewWithT(t).Eventually(answer).WithTimeout(timeout).Should(Receive(&err), "the caller's deadline is not kept")
 	if !cache.Is(err, cache.ReasonConnectionFailed) || !cache.ServerWide(err) {
 		t.Errorf("%v", err)
 	}
@@ -235,6 +243,24 @@ func TestIncrementIsSentOnceToAServerThatStalls(t *testing.T) {
 	}
 	if n := calls(t, server.Addr, "incrby"); n > 1 {
 		t.Errorf("the server counted %d times", n)
+	}
+}
+
+func TestIncrementIsSentOnceToAServerThatHangsUp(t *testing.T) {
+	mini := redistest.Miniredis(t)
+	var counted atomic.Int32
+	p := open(t, mini.Addr())
+	warm(t, p)
+	mini.Server().SetPreHook(func(c *server.Peer, command string, _ ...string) bool {
+		if command != "INCRBY" {
+			return false
+		}
+		counted.Add(1)
+		c.Close()
+		return true
+	})
+	if _, err := p.Increment(t.Context(), "k", 1); !cache.Is(err, cache.ReasonConnectionFailed) || counted.Load() != 1 {
+		t.Errorf("%v; it counted %d times", err, counted.Load())
 	}
 }
 
