@@ -143,7 +143,7 @@ func TestCheckNamesTheCommandThatTheUserMayNotRun(t *testing.T) {
 	for name, pattern := range map[string]string{"no keys": "resetkeys", "keys of another prefix": "~other:*", "keys to read": "%R~" + prefix + "*"} {
 		t.Run(name, func(t *testing.T) {
 			e := failure(t, check(t, user(t, append(rights, pattern)...)))
-			if e.Class != cache.Denied || !strings.HasSuffix(e.Message, " on this key") {
+			if e.Class != cache.Denied || !strings.HasSuffix(e.Message, " on keys under the pool's prefix") {
 				t.Errorf("%+v", e)
 			}
 		})

@@ -116,6 +116,9 @@ var serverErrors = []struct {
 	{"DB index is out of range", Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server has no database of this number"}},
 }
 
+// onThisKey ends the message of a command that is allowed on other keys.
+const onThisKey = " on this key"
+
 // wrap turns an error of the client library into an *Error; command is the Redis command it came from.
 func wrap(command string, err error) error {
 	if err == nil {
@@ -131,7 +134,7 @@ func wrap(command string, err error) error {
 		message := "The Redis user may not run " + command
 		// Not "key": newer servers name the user.
 		if strings.Contains(err.Error(), " permissions to access ") {
-			message += " on this key"
+			message += onThisKey
 		}
 		return &Error{Class: Denied, Reason: ReasonPermissionDenied, Message: message, cause: err}
 	}

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -28,7 +29,7 @@ type Options struct {
 	Username, Password string
 	// Prefix stands in front of every key. It must not be empty.
 	Prefix string
-	// Timeout of one round trip, dialing excluded.
+	// Timeout of one round trip, which may include dialing. It must not be 0.
 	Timeout time.Duration
 	// Dial replaces the network, for tests and local runs; nil means net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -56,31 +57,29 @@ type Pool struct {
 	prefix  string
 	address string
 	timeout time.Duration
-	// epoch stands in for the id of a server that does not tell its own: what was learnt of such a server is
-	// forgotten with the Pool.
+	// epoch stands in for the id of a server that does not tell its own. It changes with every connection that
+	// is made, since any of them may lead to another process.
 	epoch string
+	dials atomic.Int64
 }
 
 // Open makes a Pool. It does not dial: the first command does, and Check tells whether the server can be used.
 func Open(o Options) *Pool {
-	return &Pool{
-		client: redis.NewClient(&redis.Options{
-			Addr: o.Address, DB: o.Database, Username: o.Username, Password: o.Password, Dialer: o.Dial,
-			DialTimeout: dialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout,
-			// Whoever calls is the retry loop: a command sent again by the client could count twice.
-			MaxRetries: -1, DialerRetries: 1,
-			// Without it a deadline is not seen while a command waits for its reply.
-			ContextTimeoutEnabled: true,
-			PoolSize:              connections, MaxActiveConns: connections, PipelinePoolSize: -1, ConnMaxIdleTime: idleTimeout,
-			// Both send commands that a plain Redis answers with errors.
-			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-			DisableIdentity:          true,
-		}),
-		prefix:  o.Prefix,
-		address: o.Address,
-		timeout: o.Timeout,
-		epoch:   "connection-" + rand.Text(),
-	}
+	p := &Pool{prefix: o.Prefix, address: o.Address, timeout: o.Timeout, epoch: rand.Text()}
+	p.client = redis.NewClient(&redis.Options{
+		Addr: o.Address, DB: o.Database, Username: o.Username, Password: o.Password, Dialer: o.Dial,
+		DialTimeout: dialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout,
+		// Whoever calls is the retry loop: a command sent again by the client could count twice.
+		MaxRetries: -1, DialerRetries: 1,
+		// Without it a deadline is not seen while a command waits for its reply.
+		ContextTimeoutEnabled: true,
+		PoolSize:              connections, MaxActiveConns: connections, PipelinePoolSize: -1, ConnMaxIdleTime: idleTimeout,
+		// Both send commands that a plain Redis answers with errors.
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		DisableIdentity:          true,
+		OnConnect:                func(context.Context, *redis.Conn) error { p.dials.Add(1); return nil },
+	})
+	return p
 }
 
 // Prefix is what stands in front of every key.

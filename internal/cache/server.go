@@ -8,6 +8,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -71,7 +73,11 @@ func (p *Pool) tryCommands(ctx context.Context) error {
 		return nil
 	})
 	for _, c := range commands {
-		if err := wrap(strings.ToUpper(c.Name()), c.Err()); err != nil && !Is(err, ReasonNotFound) {
+		err := wrap(strings.ToUpper(c.Name()), c.Err())
+		if e, ok := errors.AsType[*Error](err); ok && e.Class == Denied {
+			e.Message = strings.Replace(e.Message, onThisKey, " on keys under the pool's prefix", 1)
+		}
+		if err != nil && !Is(err, ReasonNotFound) {
 			return err
 		}
 	}
@@ -88,7 +94,7 @@ func (p *Pool) serverID(ctx context.Context) (string, time.Duration, error) {
 	if id := info["run_id"]; id != "" {
 		return id, time.Since(start), nil
 	}
-	return p.epoch, time.Since(start), nil
+	return fmt.Sprintf("connection %d of %s", p.dials.Load(), p.epoch), time.Since(start), nil
 }
 
 // info is the server section of INFO. It is empty when the server has none or the user may not see it: nothing
