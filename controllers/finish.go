@@ -73,11 +73,17 @@ func (f *finisher) write(ctx context.Context, obj status.Object, v *status.Verdi
 	return nil
 }
 
-// tell in an event that Ready has become another, unless it only says that work is under way.
+// tell in an event that Ready has become another. That work is under way is no event, nor that an object is well from
+// the start: ten thousand new entries shall not cost ten thousand events.
 func (f *finisher) tell(before, after status.Object) {
 	was := apimeta.FindStatusCondition(*before.Conditions(), v1alpha1.ConditionReady)
 	is := apimeta.FindStatusCondition(*after.Conditions(), v1alpha1.ConditionReady)
-	if is == nil || is.Status == metav1.ConditionUnknown || was != nil && was.Status == is.Status && was.Reason == is.Reason && was.Message == is.Message {
+	switch {
+	case is == nil, is.Status == metav1.ConditionUnknown:
+		return
+	case was == nil && is.Status == metav1.ConditionTrue:
+		return
+	case was != nil && was.Status == is.Status && was.Reason == is.Reason && was.Message == is.Message:
 		return
 	}
 	kind := corev1.EventTypeNormal
