@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -41,9 +42,12 @@ func (c content) writtenIn(entry *v1alpha1.CacheEntry) bool {
 
 // publish in the status that the content has been written. It was written a moment ago, or before the operator that
 // wrote it could say so.
-func (c content) publish(entry *v1alpha1.CacheEntry, wrote bool, now metav1.Time) {
-	if wrote || entry.Status.LastWriteTime == nil {
-		entry.Status.LastWriteTime = &now
+func (c content) publish(entry *v1alpha1.CacheEntry, written, now time.Time) {
+	switch {
+	case !written.IsZero():
+		entry.Status.LastWriteTime = new(metav1.NewTime(written))
+	case entry.Status.LastWriteTime == nil:
+		entry.Status.LastWriteTime = new(metav1.NewTime(now))
 	}
 	entry.Status.SourceResourceVersion = c.sourceVersion
 	entry.Status.WrittenDigest = c.identity

@@ -32,6 +32,8 @@ type cacheEntryReconciler struct {
 	pools    *poolFinder
 	registry *pools.Registry
 	claims   *claims.Index
+	// tellRivals of an entry that claims on keys have come or gone.
+	tellRivals func(ctx context.Context, entry types.NamespacedName, changed []claims.Place)
 }
 
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cacheentries,verbs=get;list;watch;patch
@@ -43,7 +45,7 @@ func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	entry := &v1alpha1.CacheEntry{}
 	if err := r.Get(ctx, req.NamespacedName, entry); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.forgetAbout(req.NamespacedName)
+			r.forgetAbout(ctx, req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
@@ -58,7 +60,7 @@ func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 
 func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.CacheEntry) (*status.Verdict, error) {
 	name := client.ObjectKeyFromObject(entry)
-	r.claims.Set(claimOf(entry))
+	r.tellRivals(ctx, name, r.claims.Set(claimOf(entry)))
 	if entry.Spec.Suspend {
 		r.registry.Drop(name)
 		return status.Suspended(v1alpha1.ReasonSuspended, "The entry is suspended"), nil
@@ -130,7 +132,7 @@ func (r *cacheEntryReconciler) keep(ctx context.Context, entry *v1alpha1.CacheEn
 	v.Update = func() {
 		entry.Status.Pool, entry.Status.Key = pool.name.String(), fullName
 		if isNew {
-			c.publish(entry, outcome.Wrote, metav1.NewTime(r.clock.Now()))
+			c.publish(entry, outcome.Written, r.clock.Now())
 		}
 	}
 	return v, nil
@@ -150,8 +152,8 @@ func refusal(err error) *status.Verdict {
 }
 
 // forgetAbout an entry that is no more.
-func (r *cacheEntryReconciler) forgetAbout(name types.NamespacedName) {
-	r.claims.Delete(name)
+func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.NamespacedName) {
+	r.tellRivals(ctx, name, r.claims.Delete(name))
 	r.registry.Drop(name)
 }
 

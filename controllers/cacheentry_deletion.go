@@ -121,7 +121,7 @@ func (r *cacheEntryReconciler) leave(ctx context.Context, entry *v1alpha1.CacheE
 // delete the keys of an entry that is being deleted, and let it go.
 func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.CacheEntry) (*status.Verdict, error) {
 	name := client.ObjectKeyFromObject(entry)
-	r.claims.Delete(name)
+	r.tellRivals(ctx, name, r.claims.Delete(name))
 	if !controllerutil.ContainsFinalizer(entry, finalizer) {
 		r.registry.Drop(name)
 		return status.Silent(0), nil

@@ -34,6 +34,7 @@ type cacheFlushReconciler struct {
 	registry *pools.Registry
 	claims   *claims.Index
 	backoff  backoff
+	turns    turns
 }
 
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cacheflushes,verbs=get;list;watch;delete
@@ -44,6 +45,7 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	flush := &v1alpha1.CacheFlush{}
 	if err := r.Get(ctx, req.NamespacedName, flush); err != nil {
 		r.backoff.forget(req.NamespacedName)
+		r.turns.end(req.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	verdict, err := r.reconcile(ctx, flush)
@@ -53,7 +55,11 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	if err == nil && !finished(flush) {
 		verdict = verdict.Also(func() { flush.Status.Target = target(&flush.Spec) })
 	}
-	return r.finish(ctx, flush, verdict, err, true)
+	result, err := r.finish(context.WithoutCancel(ctx), flush, verdict, err, true) // also when the operator is stopped
+	if !running(flush) {
+		r.turns.end(req.NamespacedName)
+	}
+	return result, err
 }
 
 func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.CacheFlush) (*status.Verdict, error) {
@@ -73,8 +79,8 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 	if left := r.backoff.left(flush, r.clock.Now()); left > 0 {
 		return status.Silent(left), nil
 	}
-	if ahead, err := r.queue(ctx, flush); err != nil || ahead != "" {
-		return status.Working(v1alpha1.ReasonQueued, "Waiting for CacheFlush %q", ahead), err
+	if err := r.turn(ctx, flush); err != nil {
+		return nil, err
 	}
 	if err := r.claim(ctx, flush); err != nil {
 		return nil, err
@@ -85,11 +91,11 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 // claim the run: read the flush anew, and have it say Running before the first key is deleted. If anything has
 // changed since the cache was filled, another look is due first.
 func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheFlush) error {
-	version := flush.ResourceVersion
+	uid, version := flush.UID, flush.ResourceVersion
 	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), flush); err != nil {
 		return err
 	}
-	if flush.ResourceVersion != version && (finished(flush) || flush.Spec.Suspend || !flush.DeletionTimestamp.IsZero()) {
+	if flush.UID != uid || flush.ResourceVersion != version && (finished(flush) || flush.Spec.Suspend || !flush.DeletionTimestamp.IsZero()) {
 		return status.Silent(conflictDelay)
 	}
 	if running(flush) && flush.Status.ObservedGeneration == flush.Generation {

@@ -6,14 +6,16 @@ package controllers_test
 import (
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive,staticcheck // the assertions read as sentences
+	. "github.com/onsi/gomega"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
 func TestAFlushPreservesDeclaredKeys(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		target   func(*v1alpha1.CacheFlush)
 		progress string
@@ -70,7 +72,7 @@ func TestAFlushPreservesWhatAnyPoolOfTheServerDeclares(t *testing.T) {
 
 func TestAFlushDeletesWhatIsDeclaredOnAnotherServerOrDatabase(t *testing.T) {
 	w, _ := newRealWorld(t)
-	elsewhere, _ := newRealWorldBeside(w)
+	elsewhere := redistest.Start(t).Addr
 	w.ready(under("app:"))
 	for name, change := range map[string]func(*v1alpha1.CachePool){
 		"server":   func(p *v1alpha1.CachePool) { p.Spec.Addresses = []string{elsewhere} },
@@ -205,6 +207,7 @@ func TestAnEntryThatIsCreatedInTheMiddleOfAFlushIsNotDeleted(t *testing.T) {
 	w.Expect(k8s.Get(t.Context(), client.ObjectKeyFromObject(f), f)).To(Succeed())
 	w.Expect(summary(f)).To(Equal(isRunning), "it has already finished: make it slower")
 
+	proxy.Slow(0)
 	w.becomes(f, flushed)
 	for _, e := range entries {
 		w.becomes(e, isWarm)

@@ -8,12 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive,staticcheck // the assertions read as sentences
+	. "github.com/onsi/gomega"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 )
 
 func TestADryRunCountsSamplesAndDeletesNothing(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		target   func(*v1alpha1.CacheFlush)
 		progress string
@@ -46,7 +47,7 @@ func TestADryRunCountsSamplesAndDeletesNothing(t *testing.T) {
 				w.Expect(before).To(ContainElement(name))
 				w.Expect(name).NotTo(HaveSuffix("declared"), "it would not go")
 			}
-			w.Expect(len(slices.Compact(slices.Sorted(slices.Values(f.Status.Sample))))).To(Equal(c.sample), "no key twice")
+			w.Expect(slices.Compact(slices.Sorted(slices.Values(f.Status.Sample)))).To(HaveLen(c.sample), "no key twice")
 		})
 	}
 }
@@ -60,6 +61,7 @@ func TestADryRunInSlicesHasASampleOfTenAndCountsAll(t *testing.T) {
 	w.create(f)
 	w.midway(f)
 	w.Expect(f.Status.Sample).To(HaveLen(10))
+	proxy.Slow(0)
 	w.becomes(f, counted)
 	w.Expect(progress(f)).To(Equal("100% matched 300000 deleted 0 preserved 0"))
 	w.Expect(f.Status.Sample).To(HaveLen(10))

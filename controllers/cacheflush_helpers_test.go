@@ -14,8 +14,7 @@ import (
 	"time"
 
 	kstatus "github.com/fluxcd/cli-utils/pkg/kstatus/status"
-	. "github.com/onsi/gomega" //nolint:revive,staticcheck // the assertions read as sentences
-	"github.com/redis/go-redis/v9"
+	. "github.com/onsi/gomega"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -90,11 +89,14 @@ func (w *world) run(name string, change ...func(*v1alpha1.CacheFlush)) *v1alpha1
 	return f
 }
 
-// fill stores n keys <prefix>1, <prefix>2, …
+// fill stores n keys <prefix>1, <prefix>2, … in portions that keep the server from nothing else for long.
 func (w *world) fill(prefix string, n int) {
 	w.t.Helper()
-	script := `for i = 1, ARGV[2] do redis.call('set', ARGV[1] .. i, 'v') end`
-	w.Expect(client.IgnoreNotFound(w.redis.Eval(w.t.Context(), script, []string{prefix}, prefix, n).Err())).To(Or(Succeed(), MatchError(redis.Nil)))
+	const portion = 10_000
+	script := `for i = ARGV[2], ARGV[3] do redis.call('set', ARGV[1] .. i, 'v') end return 0`
+	for i := 1; i <= n; i += portion {
+		w.Expect(w.redis.Eval(w.t.Context(), script, []string{prefix}, prefix, i, min(n, i+portion-1)).Err()).To(Succeed())
+	}
 }
 
 // count the keys that begin with a prefix; it must not hold glob characters.
@@ -207,13 +209,13 @@ func (w *world) record() *history {
 	return h
 }
 
-// of one flush, each distinct thing that tell says of it.
-func (h *history) of(name string, tell func(*v1alpha1.CacheFlush) string) []string {
+// of the flush named flush, each distinct thing that tell says of it.
+func (h *history) of(tell func(status.Object) string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var told []string
 	for _, s := range h.states {
-		if f := s[name]; f != nil {
+		if f := s["flush"]; f != nil {
 			told = append(told, tell(f))
 		}
 	}
@@ -257,16 +259,9 @@ func isReconciling(f *v1alpha1.CacheFlush, reason string) bool {
 	return c != nil && c.Reason == reason
 }
 
-// annotate an object, which changes nothing about it.
-func (w *world) annotate(o client.Object, key, value string) {
+// request a look at an object, which changes nothing about it.
+func (w *world) request(o client.Object, value string) {
 	w.t.Helper()
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, key, value)
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{"cachewright.dev/requestedAt":%q}}}`, value)
 	w.Expect(k8s.Patch(w.t.Context(), o, client.RawPatch(types.MergePatchType, []byte(patch)))).To(Succeed())
-}
-
-// newRealWorldBeside starts another server for a test, and says where.
-func newRealWorldBeside(w *world) (string, *redis.Client) {
-	w.t.Helper()
-	server := redistest.Start(w.t)
-	return server.Addr, server.Client(w.t)
 }

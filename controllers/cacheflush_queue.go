@@ -6,35 +6,79 @@ package controllers
 import (
 	"context"
 	"strings"
+	"sync"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/status"
 )
 
-// queue names the flush of the same pool that comes first; empty: it is this one's turn. Flushes of named keys do
-// not queue.
-func (r *cacheFlushReconciler) queue(ctx context.Context, flush *v1alpha1.CacheFlush) (ahead string, err error) {
+// turns remembers which flush of a pool is at work, from its claim until its conditions say something else than
+// Running. The conditions of all flushes tell the order, but the operator's copy of them lags.
+type turns struct {
+	mu    sync.Mutex
+	taken map[types.NamespacedName]string
+}
+
+// take the turn of a pool, or say which flush has it.
+func (t *turns) take(flush *v1alpha1.CacheFlush) (by string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pool := types.NamespacedName{Namespace: flush.Namespace, Name: flush.Spec.PoolRef.Name}
+	if by, ok := t.taken[pool]; ok && by != flush.Name {
+		return by
+	}
+	if t.taken == nil {
+		t.taken = map[types.NamespacedName]string{}
+	}
+	t.taken[pool] = flush.Name
+	return ""
+}
+
+// end the turn of a flush, if it has one.
+func (t *turns) end(flush types.NamespacedName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for pool, by := range t.taken {
+		if pool.Namespace == flush.Namespace && by == flush.Name {
+			delete(t.taken, pool)
+		}
+	}
+}
+
+// turn is nil when it is the flush's turn. Flushes of named keys do not queue.
+func (r *cacheFlushReconciler) turn(ctx context.Context, flush *v1alpha1.CacheFlush) error {
 	if !flush.Scans() {
-		return "", nil
+		return nil
 	}
 	var list v1alpha1.CacheFlushList
 	if err := r.List(ctx, &list, client.InNamespace(flush.Namespace), client.MatchingFields{poolIndex: flush.Spec.PoolRef.Name}); err != nil {
-		return "", err
+		return err
 	}
 	if first := firstInQueue(flush, list.Items); first.UID != flush.UID {
-		return first.Name, nil
+		return queued(first.Name)
 	}
-	return "", nil
+	if by := r.turns.take(flush); by != "" {
+		return queued(by).In(conflictDelay) // it is about to give it up, and may have said so already
+	}
+	return nil
+}
+
+func queued(behind string) *status.Verdict {
+	return status.Working(v1alpha1.ReasonQueued, "Waiting for CacheFlush %q", behind)
 }
 
 // behind a flush are the others of its pool, which may have their turn when it changes.
 func (r *cacheFlushReconciler) behind(ctx context.Context, o client.Object) []reconcile.Request {
 	flush, ok := o.(*v1alpha1.CacheFlush)
-	if !ok || running(flush) {
+	if !ok {
 		return nil
 	}
 	var list v1alpha1.CacheFlushList
@@ -49,6 +93,17 @@ func (r *cacheFlushReconciler) behind(ctx context.Context, o client.Object) []re
 		}
 	}
 	return found
+}
+
+// freesTurn lets through what may give others their turn: a flush that has changed and does not run, or is gone.
+func freesTurn() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			flush, ok := e.ObjectNew.(*v1alpha1.CacheFlush)
+			return ok && !running(flush)
+		},
+	}
 }
 
 // firstInQueue is the flush whose turn it is: one that runs, or else the oldest that could.

@@ -23,7 +23,8 @@ import (
 // poolRetry is the wait for a pool that broke during a slice, should nothing else tell that it is back.
 const poolRetry = 10 * time.Second
 
-// slice does about a second of the work, and says how far it came.
+// slice does about a second of the work, and says how far it came. When the operator is stopped it ends early, but in
+// good order.
 func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool) (*status.Verdict, error) {
 	near, err := r.pools.neighbors(ctx, pool.CachePool)
 	if err != nil {
@@ -33,7 +34,9 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 		DryRun:   flush.Spec.Mode == v1alpha1.FlushDryRun,
 		Preserve: func(name string) bool { return r.declared(near, name) },
 	}
-	result, err := scan(ctx, flush, pool.Cache, options, r.clock.Now().Add(sliceLength), r.clock.Now)
+	deadline := r.clock.Now().Add(sliceLength)
+	stop := func() bool { return ctx.Err() != nil || !r.clock.Now().Before(deadline) }
+	result, err := scan(context.WithoutCancel(ctx), flush, pool.Cache, options, stop)
 	if cache.ServerWide(err) {
 		r.registry.Failed(ctx, pool.name, pool.Cache)
 	}
@@ -48,20 +51,18 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 			flush.Status.CompletionTime = new(metav1.NewTime(r.clock.Now()))
 		}
 	}
-	return v, r.rebase(ctx, flush)
+	r.rebase(context.WithoutCancel(ctx), flush)
+	return v, nil
 }
 
 // rebase the flush on what it is in the API server now, if only its spec or metadata have changed during the slice:
 // what was deleted shall count. If its status has changed, another operator is at work, and the write will fail.
-func (r *cacheFlushReconciler) rebase(ctx context.Context, flush *v1alpha1.CacheFlush) error {
+func (r *cacheFlushReconciler) rebase(ctx context.Context, flush *v1alpha1.CacheFlush) {
 	live := &v1alpha1.CacheFlush{}
-	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live); err != nil {
-		return err
-	}
-	if equality.Semantic.DeepEqual(live.Status, flush.Status) {
+	err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live)
+	if err == nil && equality.Semantic.DeepEqual(live.Status, flush.Status) {
 		*flush = *live
 	}
-	return nil
 }
 
 // declared says whether an entry declares a key, by its full name.
@@ -69,8 +70,8 @@ func (r *cacheFlushReconciler) declared(near []neighbor, name string) bool {
 	return slices.ContainsFunc(places(near, name), r.claims.Claimed)
 }
 
-// scan the keys of a flush until the deadline.
-func scan(ctx context.Context, flush *v1alpha1.CacheFlush, pool *cache.Pool, o cache.ScanOptions, deadline time.Time, now func() time.Time) (cache.ScanResult, error) {
+// scan the keys of a flush until it is to stop.
+func scan(ctx context.Context, flush *v1alpha1.CacheFlush, pool *cache.Pool, o cache.ScanOptions, stop func() bool) (cache.ScanResult, error) {
 	o.Sample = len(flush.Status.Sample)
 	spec := &flush.Spec
 	t := cache.All()
@@ -82,7 +83,7 @@ func scan(ctx context.Context, flush *v1alpha1.CacheFlush, pool *cache.Pool, o c
 	case len(spec.Keys) > 0:
 		return pool.ForgetNamed(ctx, spec.Keys, o)
 	}
-	return pool.NewScan(t, o).Run(ctx, checkpoint(flush), func() bool { return ctx.Err() != nil || !now().Before(deadline) })
+	return pool.NewScan(t, o).Run(ctx, checkpoint(flush), stop)
 }
 
 // conclude a slice.
@@ -131,6 +132,9 @@ func fail(reason, message string) *status.Verdict {
 
 // account for a slice in the status.
 func account(flush *v1alpha1.CacheFlush, result cache.ScanResult) {
+	if flush.Status.Progress == nil { // removed by hand
+		flush.Status.Progress = &v1alpha1.FlushProgress{}
+	}
 	p := flush.Status.Progress
 	p.Matched += result.Matched
 	p.Deleted += result.Deleted

@@ -9,13 +9,15 @@ import (
 	"strings"
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive,staticcheck // the assertions read as sentences
+	. "github.com/onsi/gomega"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/status"
 )
 
 // TestAFlushDeletesTheKeysOfItsTargetAndNoOther runs on a real server, whose globs are the ones that count.
 func TestAFlushDeletesTheKeysOfItsTargetAndNoOther(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		target func(*v1alpha1.CacheFlush)
 		goes   []string
@@ -125,6 +127,7 @@ func TestAFlushDeletesTheKeysOfItsTargetAndNoOther(t *testing.T) {
 }
 
 func TestAFlushStaysWithinThePrefixOfItsPool(t *testing.T) {
+	t.Parallel()
 	for name, prefix := range map[string]string{
 		"the default":                     "",
 		"a prefix that would be a glob":   "a[b]*?:",
@@ -186,6 +189,7 @@ func TestAFlushStaysInTheDatabaseOfItsPool(t *testing.T) {
 }
 
 func TestAFlushDeletesKeysOfEveryType(t *testing.T) {
+	t.Parallel()
 	for name, target := range map[string]func(*v1alpha1.CacheFlush){
 		"all": all, "prefix": prefixed("t:"), "match": matching("t:*"), "keys": named("t:string", "t:hash", "t:list", "t:set", "t:zset", "t:stream", "t:short"),
 	} {
@@ -231,6 +235,8 @@ func TestTheCountsOfALargeFlushAreExact(t *testing.T) {
 	h := w.record()
 	f := w.flush("flush", prefixed("user:"))
 	w.create(f)
+	w.midway(f)
+	proxy.Slow(0)
 	w.becomes(f, flushed)
 
 	w.Expect(progress(f)).To(Equal("100% matched 300000 deleted 300000 preserved 0"))
@@ -240,6 +246,7 @@ func TestTheCountsOfALargeFlushAreExact(t *testing.T) {
 	w.Expect(w.calls("keys")).To(Equal(3), "this test's own")
 	w.Expect(w.calls("flushdb") + w.calls("flushall") + w.calls("del")).To(BeZero())
 
+	w.Eventually(h.ended).Should(ContainElement("flush"))
 	deleted, last := int64(0), int32(0)
 	for _, s := range h.states {
 		if p := s["flush"].Status.Progress; p != nil {
@@ -248,7 +255,8 @@ func TestTheCountsOfALargeFlushAreExact(t *testing.T) {
 			deleted, last = p.Deleted, p.Percent
 		}
 	}
-	w.Expect(len(h.of("flush", progress))).To(BeNumerically(">", 3), "progress is told on the way")
+	told := h.of(func(o status.Object) string { return progress(o.(*v1alpha1.CacheFlush)) }) //nolint:errcheck // it is one
+	w.Expect(len(told)).To(BeNumerically(">", 3), "progress is told on the way")
 }
 
 func TestALongTargetIsToldInShort(t *testing.T) {

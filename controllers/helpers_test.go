@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	. "github.com/onsi/gomega" //nolint:revive,staticcheck // the assertions read as sentences
+	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -85,7 +85,7 @@ func (w *world) discreet(o status.Object, texts ...string) {
 func (w *world) look(o client.Object) {
 	w.t.Helper()
 	w.reload(o)
-	w.annotate(o, "cachewright.dev/requestedAt", o.GetAnnotations()["cachewright.dev/requestedAt"]+"x")
+	w.request(o, o.GetAnnotations()["cachewright.dev/requestedAt"]+"x")
 }
 
 // secret creates a Secret.
@@ -96,10 +96,10 @@ func (w *world) secret(name string, data map[string]string) *corev1.Secret {
 	return s
 }
 
-// configMap creates a ConfigMap.
-func (w *world) configMap(name string, data map[string]string) *corev1.ConfigMap {
+// configMap creates a ConfigMap named source.
+func (w *world) configMap(data map[string]string) *corev1.ConfigMap {
 	w.t.Helper()
-	c := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: data}
+	c := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "source"}, Data: data}
 	w.create(c)
 	return c
 }
@@ -136,14 +136,13 @@ func isThere(t *testing.T, o client.Object) bool {
 }
 
 // miniredisAt starts a miniredis at an address.
-func miniredisAt(t *testing.T, addr string) *miniredis.Miniredis {
+func miniredisAt(t *testing.T, addr string) {
 	t.Helper()
 	m := miniredis.NewMiniRedis()
 	if err := m.StartAddr(addr); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
-	return m
 }
 
 // blackHole takes connections and never answers.
@@ -155,4 +154,31 @@ func blackHole(t *testing.T) net.Listener {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return l
+}
+
+// retained entries leave their keys.
+func retained(e *v1alpha1.CacheEntry) { e.Spec.DeletionPolicy = v1alpha1.DeletionRetain }
+
+// deleting entries delete their keys.
+func deleting(e *v1alpha1.CacheEntry) { e.Spec.DeletionPolicy = v1alpha1.DeletionDelete }
+
+// deletions of keys on a real server, as its keyspace notifications tell them: those since the call.
+func (w *world) deletions() func() []string {
+	w.t.Helper()
+	w.Expect(w.redis.ConfigSet(w.t.Context(), "notify-keyspace-events", "Eg").Err()).To(Succeed())
+	subscription := w.redis.Subscribe(w.t.Context(), "__keyevent@0__:del", "__keyevent@0__:unlink")
+	w.t.Cleanup(func() { _ = subscription.Close() })
+	_, err := subscription.Receive(w.t.Context())
+	w.Expect(err).NotTo(HaveOccurred())
+	return func() []string {
+		w.Expect(w.redis.Publish(w.t.Context(), "__keyevent@0__:del", "end").Err()).To(Succeed())
+		var gone []string
+		for message := range subscription.Channel() {
+			if message.Payload == "end" {
+				break
+			}
+			gone = append(gone, message.Payload)
+		}
+		return gone
+	}
 }

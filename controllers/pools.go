@@ -129,17 +129,18 @@ func (f *poolFinder) equivalents(ctx context.Context, place claims.Place) []clai
 	return places(near, pool.EffectiveKeyPrefix()+place.Key)
 }
 
-// sameServer compares what the servers say of themselves, and where they are when they say nothing.
+// sameServer compares where the servers are, and what they say of themselves. What one says may be out of date:
+// after a restart it gives itself a new id, which its pools notice one after the other.
 func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
-	if database(a) != database(b) {
+	switch {
+	case database(a) != database(b):
 		return false
+	case a.Spec.Addresses[0] == b.Spec.Addresses[0]:
+		return true
 	}
 	liveA, _ := f.registry.Get(client.ObjectKeyFromObject(a))
 	liveB, _ := f.registry.Get(client.ObjectKeyFromObject(b))
-	if liveA.Server.ID != "" && liveB.Server.ID != "" {
-		return liveA.Server.ID == liveB.Server.ID
-	}
-	return a.Spec.Addresses[0] == b.Spec.Addresses[0]
+	return liveA.Server.ID != "" && liveA.Server.ID == liveB.Server.ID
 }
 
 // places gives the names that a key, given by its full name, has in the pools.

@@ -160,7 +160,7 @@ func (s *system) setupPools(context.Context) error {
 func (s *system) setupEntries(context.Context) error {
 	r := &cacheEntryReconciler{
 		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
-		pools: s.finder, registry: s.registry, claims: s.claims,
+		pools: s.finder, registry: s.registry, claims: s.claims, tellRivals: s.tellRivals,
 	}
 	return ctrl.NewControllerManagedBy(s.mgr).
 		For(&v1alpha1.CacheEntry{}).
@@ -181,7 +181,7 @@ func (s *system) setupFlushes(context.Context) error {
 	return ctrl.NewControllerManagedBy(s.mgr).
 		For(&v1alpha1.CacheFlush{}).
 		Watches(&v1alpha1.CachePool{}, requests(s.mgr, &v1alpha1.CacheFlushList{}, poolIndex), builder.WithPredicates(readinessChanged())).
-		Watches(&v1alpha1.CacheFlush{}, handler.EnqueueRequestsFromMapFunc(r.behind)).
+		Watches(&v1alpha1.CacheFlush{}, handler.EnqueueRequestsFromMapFunc(r.behind), builder.WithPredicates(freesTurn())).
 		WatchesRawSource(source.TypedChannel(s.openedForFlushes, dependents(s.mgr, &v1alpha1.CacheFlushList{}))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: flushWorkers}).
 		Complete(r)

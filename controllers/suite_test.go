@@ -16,9 +16,10 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	. "github.com/onsi/gomega" //nolint:revive,staticcheck // the assertions read as sentences
+	. "github.com/onsi/gomega"
 	"github.com/redis/go-redis/v9"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -53,7 +54,7 @@ func TestMain(m *testing.M) {
 func runAll(m *testing.M) (code int, err error) {
 	flag.Parse()
 	// Most of their time the tests wait.
-	if err := flag.Set("test.parallel", strconv.Itoa(16*runtime.GOMAXPROCS(0))); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))); err != nil {
 		return 1, err
 	}
 	ctrl.SetLogger(logr.Discard())
@@ -106,14 +107,22 @@ func newRealWorld(t *testing.T) (*world, *redistest.Server) {
 
 func worldAt(t *testing.T, addr string) *world {
 	t.Helper()
-	w := &world{
-		WithT: NewWithT(t), t: t, addr: addr, namespace: controlplane.Namespace(t, k8s),
+	w := (&world{
+		addr: addr, namespace: controlplane.Namespace(t, k8s),
 		redis: redis.NewClient(&redis.Options{Addr: addr, PipelinePoolSize: -1}),
-	}
-	w.SetDefaultEventuallyTimeout(patience)
-	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	}).sub(t)
 	t.Cleanup(func() { _ = w.redis.Close() })
 	return w
+}
+
+// sub gives the world of a subtest that shares this one's.
+func (w *world) sub(t *testing.T) *world {
+	t.Helper()
+	shared := *w
+	shared.t, shared.WithT = t, NewWithT(t)
+	shared.SetDefaultEventuallyTimeout(patience)
+	shared.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	return &shared
 }
 
 // create an object in the test's namespace.
@@ -153,12 +162,10 @@ func (w *world) becomes(o status.Object, want string) {
 // vanishes waits until an object is gone.
 func (w *world) vanishes(o client.Object) {
 	w.t.Helper()
-	w.Eventually(func() error {
-		return client.IgnoreNotFound(k8s.Get(w.t.Context(), client.ObjectKeyFromObject(o), o.DeepCopyObject().(client.Object)))
-	}).Should(Succeed())
+	there, ok := o.DeepCopyObject().(client.Object)
+	w.Expect(ok).To(BeTrue())
 	w.Eventually(func() bool {
-		err := k8s.Get(w.t.Context(), client.ObjectKeyFromObject(o), o.DeepCopyObject().(client.Object))
-		return err != nil
+		return apierrors.IsNotFound(k8s.Get(w.t.Context(), client.ObjectKeyFromObject(o), there))
 	}).Should(BeTrue(), "%s is still there", o.GetName())
 }
 

@@ -32,8 +32,9 @@ type Declaration struct {
 type Outcome struct {
 	// Err is nil when the key holds what is declared.
 	Err error
-	// Wrote is true when the declared value had to be written since it was declared.
-	Wrote bool
+	// Written is when the declared value was written; zero when it was there before it was declared. Repairs and
+	// renewals do not count.
+	Written time.Time
 }
 
 // same tells whether two outcomes read the same in a status.
@@ -110,6 +111,9 @@ type item struct {
 	// seen is the outcome that the owner knows of, and waiting says how many calls of his wait for one.
 	seen    *Outcome
 	waiting int
+	// stored is true once the key has held the declared value, and written says since when if it was put there.
+	stored  bool
+	written time.Time
 	// failures of writes in a row.
 	failures int
 	spread   float64
@@ -131,7 +135,11 @@ func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaratio
 	name := itemKey{entry: id}
 	it := k.items[name]
 	if it == nil || it.decl.Digest != d.Digest || it.decl.Key != d.Key || it.decl.TTL != d.TTL {
+		sameValue := it != nil && it.decl.Digest == d.Digest && it.decl.Key == d.Key
 		it = k.renew(name, d)
+		if !sameValue {
+			it.stored, it.written = settled, time.Time{}
+		}
 		it.spread = float64(maphash.String(k.seed, d.Key)>>11) / (1 << 53)
 		if settled {
 			it.seen = &Outcome{}

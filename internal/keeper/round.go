@@ -161,15 +161,24 @@ func (k *Keeper) postpone(it *item) {
 	k.looks.put(it)
 }
 
+// note the outcome of a look, and let those go on who wait for the first.
+func (k *Keeper) note(it *item, t *task) {
+	first := it.outcome == nil
+	if t.wrote && !it.stored {
+		it.written = k.clock.Now()
+	}
+	it.stored = it.stored || t.err == nil
+	it.outcome = &Outcome{Err: t.err, Written: it.written}
+	if first {
+		close(it.done)
+	}
+}
+
 // conclude a look, plan the next, and say whether the outcome is news to the owner. A failed write is tried again,
 // ever more seldom; a deletion only when its owner asks again; the rest waits for the next sweep.
 func (k *Keeper) conclude(r *round, t *task) bool {
 	it := t.item
-	first := it.outcome == nil
-	it.outcome = &Outcome{Err: t.err, Wrote: t.wrote || !first && it.outcome.Wrote}
-	if first {
-		close(it.done)
-	}
+	k.note(it, t)
 	it.failures++
 	if e, ok := errors.AsType[*cache.Error](t.err); !ok || e.Class != cache.Failed {
 		it.failures = 0

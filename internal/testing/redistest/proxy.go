@@ -15,7 +15,7 @@ import (
 type Proxy struct {
 	Addr string
 
-	t      testing.TB
+	tb     testing.TB
 	target string
 	mu     sync.Mutex
 	delay  time.Duration
@@ -25,11 +25,11 @@ type Proxy struct {
 }
 
 // NewProxy leads to a server until the end of the test. Every answer is delayed.
-func NewProxy(t testing.TB, target string, delay time.Duration) *Proxy {
-	t.Helper()
-	p := &Proxy{t: t, target: target, delay: delay, conns: map[net.Conn]bool{}, Addr: freeAddress(t)}
+func NewProxy(tb testing.TB, target string, delay time.Duration) *Proxy {
+	tb.Helper()
+	p := &Proxy{tb: tb, target: target, delay: delay, conns: map[net.Conn]bool{}, Addr: freeAddress(tb)}
 	p.Mend()
-	t.Cleanup(func() { p.Cut(); p.work.Wait() })
+	tb.Cleanup(func() { p.Cut(); p.work.Wait() })
 	return p
 }
 
@@ -56,12 +56,12 @@ func (p *Proxy) Cut() {
 
 // Mend accepts connections again.
 func (p *Proxy) Mend() {
-	p.t.Helper()
+	p.tb.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	listen, err := net.Listen("tcp", p.Addr)
 	if err != nil {
-		p.t.Fatal(err)
+		p.tb.Fatal(err)
 	}
 	p.listen = listen
 	p.work.Go(func() {

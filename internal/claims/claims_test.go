@@ -1,0 +1,118 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claims
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
+)
+
+var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func named(namespace, name string) types.NamespacedName {
+	return types.NamespacedName{Namespace: namespace, Name: name}
+}
+
+func TestOlderIsCreationTimeThenNameThenUID(t *testing.T) {
+	inOrder := []Claim{
+		{Entry: named("z", "z"), UID: "9", Created: start},
+		{Entry: named("a", "a"), UID: "9", Created: start.Add(time.Second)},
+		{Entry: named("a", "b"), UID: "1", Created: start.Add(time.Second)},
+		{Entry: named("a", "b"), UID: "2", Created: start.Add(time.Second)},
+		{Entry: named("b", "a"), UID: "0", Created: start.Add(time.Second)},
+		{Entry: named("a", "a"), UID: "0", Created: start.Add(2 * time.Second)},
+	}
+	for i, a := range inOrder {
+		for j, b := range inOrder {
+			if got := older(a, b); (got < 0) != (i < j) || (got > 0) != (i > j) {
+				t.Errorf("older(%d, %d) = %d", i, j, got)
+			}
+		}
+	}
+}
+
+func TestSetTellsWhereAnEntryClaimedAndClaims(t *testing.T) {
+	x := NewIndex()
+	pool := named("ns", "main")
+	claim := Claim{Place: Place{Pool: pool, Key: "k"}, Entry: named("ns", "e"), UID: "1", Created: start}
+	moved := claim
+	moved.Key = "elsewhere"
+	for i, step := range []struct {
+		got, want []Place
+	}{
+		{x.Set(claim), []Place{claim.Place}},
+		{x.Set(claim), nil},
+		{x.Set(moved), []Place{claim.Place, moved.Place}},
+		{x.Delete(claim.Entry), []Place{moved.Place}},
+		{x.Delete(claim.Entry), nil},
+	} {
+		if diff := cmp.Diff(step.want, step.got); diff != "" {
+			t.Errorf("step %d: %s", i, diff)
+		}
+	}
+}
+
+// A recreated entry has the same name and another age.
+func TestARecreatedEntryIsAnotherClaim(t *testing.T) {
+	x := NewIndex()
+	place := Place{Pool: named("ns", "main"), Key: "k"}
+	x.Set(Claim{Place: place, Entry: named("ns", "a"), UID: "1", Created: start})
+	x.Set(Claim{Place: place, Entry: named("ns", "b"), UID: "2", Created: start.Add(time.Second)})
+	if changed := x.Set(Claim{Place: place, Entry: named("ns", "a"), UID: "3", Created: start.Add(time.Minute)}); len(changed) == 0 {
+		t.Error("nothing has changed, it says")
+	}
+	if holder := x.At(place)[0]; holder.UID != "2" {
+		t.Errorf("the holder is %v", holder)
+	}
+}
+
+// Whatever happens to entries, the index says of every place what a list of all claims says.
+func TestTheIndexIsAListOfClaims(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x, list := NewIndex(), map[types.NamespacedName]Claim{}
+		small := rapid.IntRange(0, 3)
+		place := func() Place {
+			return Place{Pool: named("ns", fmt.Sprintf("pool%d", small.Draw(t, "pool"))), Key: fmt.Sprintf("key%d", small.Draw(t, "key"))}
+		}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			entry := named(fmt.Sprintf("ns%d", small.Draw(t, "namespace")), fmt.Sprintf("e%d", small.Draw(t, "entry")))
+			if rapid.Bool().Draw(t, "delete") {
+				x.Delete(entry)
+				delete(list, entry)
+				continue
+			}
+			c := Claim{Place: place(), Entry: entry, UID: types.UID(entry.Name), Created: start.Add(time.Duration(small.Draw(t, "age")) * time.Second)}
+			x.Set(c)
+			list[entry] = c
+		}
+		places := []Place{place(), place()}
+		if places[0] == places[1] {
+			places = places[:1]
+		}
+		var want []Claim
+		for _, c := range list {
+			if slices.Contains(places, c.Place) {
+				want = append(want, c)
+			}
+		}
+		slices.SortFunc(want, older)
+		if diff := cmp.Diff(want, x.At(places...)); diff != "" {
+			t.Fatal(diff)
+		}
+		for _, p := range places {
+			if got, want := x.Claimed(p), len(x.At(p)) > 0; got != want {
+				t.Fatalf("Claimed(%v) = %v", p, got)
+			}
+		}
+		if len(x.byEntry) != len(list) || len(x.byPlace) > len(list) {
+			t.Fatal("the index has grown beyond its claims")
+		}
+	})
+}

@@ -1,0 +1,231 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package e2e_test runs the operator as a process of its own, as a cluster does.
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/operator"
+	"github.com/cachewright/cachewright/internal/status"
+	"github.com/cachewright/cachewright/internal/testing/controlplane"
+)
+
+// patience bounds every wait. It is long, since it is only ever used up by a test that fails.
+const patience = 60 * time.Second
+
+// auditPolicy has every request told, without its content.
+const auditPolicy = `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}`
+
+var (
+	// k8s is an administrator's client, without a cache.
+	k8s client.Client
+	// config and kubeconfig are an administrator's.
+	config     *rest.Config
+	kubeconfig []byte
+	// binary of the operator, and auditLog of the API server.
+	binary, auditLog string
+)
+
+func TestMain(m *testing.M) {
+	code, err := runAll(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func runAll(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "cachewright-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := build(dir); err != nil {
+		return 1, err
+	}
+	env, err := start(dir)
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, env.Stop()) }()
+	config, kubeconfig = env.Config, env.KubeConfig
+	scheme, err := operator.NewScheme()
+	if err != nil {
+		return 1, err
+	}
+	if err := rbacv1.AddToScheme(scheme); err != nil {
+		return 1, err
+	}
+	if k8s, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+func build(dir string) error {
+	root, err := controlplane.Root()
+	if err != nil {
+		return err
+	}
+	binary = filepath.Join(dir, "cachewright")
+	command := exec.Command("go", "build", "-o", binary, "./cmd")
+	command.Dir = root
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the operator: %w: %s", err, out)
+	}
+	return nil
+}
+
+func start(dir string) (*envtest.Environment, error) {
+	policy := filepath.Join(dir, "audit.yaml")
+	auditLog = filepath.Join(dir, "audit.log")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		return nil, err
+	}
+	return controlplane.Start(controlplane.WithFlag("audit-policy-file", policy), controlplane.WithFlag("audit-log-path", auditLog))
+}
+
+// expectations that wait as long as it takes.
+func expectations(t *testing.T) *WithT {
+	t.Helper()
+	g := NewWithT(t)
+	g.SetDefaultEventuallyTimeout(patience)
+	g.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	return g
+}
+
+// manager is the operator as a process.
+type manager struct {
+	t       *testing.T
+	process *exec.Cmd
+	log     string
+	exited  chan struct{}
+}
+
+// run the operator with a kubeconfig until the end of the test.
+func run(t *testing.T, kubeconfig []byte, args ...string) *manager {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(file, kubeconfig, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := &manager{t: t, log: filepath.Join(dir, "log"), exited: make(chan struct{})}
+	log, err := os.Create(m.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = log.Close() }()
+	m.process = exec.Command(binary, append([]string{"manager", "--health-probe-bind-address=0"}, args...)...)
+	m.process.Env = append(os.Environ(), "KUBECONFIG="+file)
+	m.process.Stdout, m.process.Stderr = log, log
+	if err := m.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = m.process.Wait(); close(m.exited) }()
+	t.Cleanup(func() {
+		m.kill()
+		if t.Failed() {
+			t.Log(m.logged())
+		}
+	})
+	return m
+}
+
+// kill the operator: it has no time to put anything in order.
+func (m *manager) kill() { m.end(syscall.SIGKILL) }
+
+// stop the operator in good order.
+func (m *manager) stop() { m.end(syscall.SIGTERM) }
+
+func (m *manager) end(signal syscall.Signal) {
+	_ = m.process.Process.Signal(signal)
+	<-m.exited
+}
+
+func (m *manager) logged() string {
+	text, err := os.ReadFile(m.log)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// freeAddress on the loopback interface.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// poolIn makes a CachePool named main.
+func poolIn(namespace, addr string) *v1alpha1.CachePool {
+	return &v1alpha1.CachePool{
+		ObjectMeta: metav1.ObjectMeta{Name: "main", Namespace: namespace},
+		Spec:       v1alpha1.CachePoolSpec{Addresses: []string{addr}},
+	}
+}
+
+func flushIn(namespace, name string) *v1alpha1.CacheFlush {
+	return &v1alpha1.CacheFlush{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
+		Spec:       v1alpha1.CacheFlushSpec{PoolRef: v1alpha1.PoolReference{Name: "main"}},
+	}
+}
+
+// becomes waits until a condition of an object is True.
+func becomes(t *testing.T, g *WithT, o status.Object, condition string) {
+	t.Helper()
+	g.Eventually(func(g Gomega) {
+		g.Expect(k8s.Get(t.Context(), client.ObjectKeyFromObject(o), o)).To(Succeed())
+		g.Expect(apimeta.IsStatusConditionTrue(*o.Conditions(), condition)).To(BeTrue(), "%v", *o.Conditions())
+	}).Should(Succeed(), "%s is not %s", o.GetName(), condition)
+}
+
+// vanishes waits until an object is gone.
+func vanishes(t *testing.T, g *WithT, o client.Object) {
+	t.Helper()
+	g.Eventually(func() string {
+		err := k8s.Get(t.Context(), client.ObjectKeyFromObject(o), o)
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	}).Should(ContainSubstring("not found"), "%s is still there", o.GetName())
+}
+
+// namespace with a name that begins with a word.
+func namespace(t *testing.T, word string) string {
+	t.Helper()
+	n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: strings.ToLower(word) + "-"}}
+	if err := k8s.Create(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	return n.Name
+}
