@@ -22,7 +22,8 @@ const (
 // Forever is the TTL of a key that has no lifetime.
 const Forever time.Duration = -1
 
-// Look names a key to be read. Size is the length expected of its value; batches are cut by it.
+// Look names a key to be read. Size is the length expected of its value: of a longer one, only one byte more is
+// read, so that a huge value that somebody else has put there costs nothing.
 type Look struct {
 	Key  string
 	Size int
@@ -36,7 +37,8 @@ type Observation struct {
 	Exists bool
 	// String is false when the key holds another type; there is no Value then.
 	String bool
-	Value  string
+	// Value, cut one byte behind the expected length.
+	Value string
 	// TTL left, or Forever.
 	TTL time.Duration
 }
@@ -72,7 +74,7 @@ func (p *Pool) observe(ctx context.Context, looks []Look) []Observation {
 	// The errors stand in the commands; what Pipelined returns is the first of them.
 	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, l := range looks {
-			gets[i], ttls[i] = pipe.Get(ctx, p.prefix+l.Key), pipe.PTTL(ctx, p.prefix+l.Key)
+			gets[i], ttls[i] = pipe.GetRange(ctx, p.prefix+l.Key, 0, int64(l.Size)), pipe.PTTL(ctx, p.prefix+l.Key)
 		}
 		return nil
 	})
@@ -83,17 +85,17 @@ func (p *Pool) observe(ctx context.Context, looks []Look) []Observation {
 	return seen
 }
 
-// observation puts the answers to GET and PTTL together. A key that ran out between the two is not there.
+// observation puts the answers to GETRANGE and PTTL together. A key that ran out between the two is not there.
 func observation(get *redis.StringCmd, pttl *redis.DurationCmd) Observation {
 	if err := wrap("PTTL", pttl.Err()); err != nil {
 		return Observation{Err: err}
 	}
 	const missing = -2
-	err := wrap("GET", get.Err())
+	err := wrap("GETRANGE", get.Err())
 	switch {
-	case err != nil && !Is(err, ReasonNotFound) && !Is(err, ReasonWrongType):
+	case err != nil && !Is(err, ReasonWrongType):
 		return Observation{Err: err}
-	case pttl.Val() == missing || Is(err, ReasonNotFound):
+	case pttl.Val() == missing:
 		return Observation{}
 	case err != nil:
 		return Observation{Exists: true, TTL: pttl.Val()}

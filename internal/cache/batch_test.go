@@ -29,10 +29,12 @@ func TestObserveTellsWhatIsThere(t *testing.T) {
 			ok(t, server.SAdd(ctx, prefix+"set", "v").Err())
 			ok(t, server.Expire(ctx, prefix+"set", time.Hour).Err())
 
-			names := []string{"forever", "missing", "hash", "empty", "set", "binary", "forever"}
+			ok(t, p.PutForever(ctx, "long", strings.Repeat("v", 1000)))
+
+			names := []string{"forever", "missing", "hash", "empty", "set", "binary", "forever", "long"}
 			var looks []cache.Look
 			for _, name := range names {
-				looks = append(looks, cache.Look{Key: name})
+				looks = append(looks, cache.Look{Key: name, Size: 4})
 			}
 			want := []cache.Observation{
 				{Exists: true, String: true, Value: "v", TTL: cache.Forever},
@@ -42,6 +44,7 @@ func TestObserveTellsWhatIsThere(t *testing.T) {
 				{Exists: true, TTL: time.Hour},
 				{Exists: true, String: true, Value: "\x00\xff\r\n", TTL: time.Hour},
 				{Exists: true, String: true, Value: "v", TTL: cache.Forever},
+				{Exists: true, String: true, Value: "vvvvv", TTL: cache.Forever}, // one byte too many tells that it differs
 			}
 			aMinute := cmp.Comparer(func(a, b time.Duration) bool { return a == b || a > 0 && b > 0 && (a-b).Abs() < time.Minute })
 			if diff := cmp.Diff(want, p.Observe(ctx, looks), aMinute); diff != "" {
@@ -63,6 +66,7 @@ func TestBatchesOfAnySizeGiveOneAnswerForEachKeyInOrder(t *testing.T) {
 						// Values that fill a batch alone, among small ones.
 						writes[2].Value = strings.Repeat("x", 1<<20)
 						writes[3].Value = strings.Repeat("y", 100<<10)
+						looks[2].Size, looks[3].Size = 1<<20, 100<<10
 					}
 					if errs := p.PutAll(t.Context(), writes); len(errs) != n || failed(errs) > 0 {
 						t.Fatalf("%d answers, %d errors", len(errs), failed(errs))

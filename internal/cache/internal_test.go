@@ -61,7 +61,7 @@ func TestBatchesNeverExceedTheLimitsAndLoseNothing(t *testing.T) {
 	})
 }
 
-func TestAnswersToGETAndPTTLMakeAnObservation(t *testing.T) {
+func TestAnswersToGETRANGEAndPTTLMakeAnObservation(t *testing.T) {
 	wrongType := redis.ErrNoScript // any error of a server can be given; this stands for another
 	for name, tc := range map[string]struct {
 		value  string
@@ -70,16 +70,16 @@ func TestAnswersToGETAndPTTLMakeAnObservation(t *testing.T) {
 		ttlErr error
 		want   Observation
 	}{
-		"a value that stays":                {value: "v", pttl: -1, want: Observation{Exists: true, String: true, Value: "v", TTL: Forever}},
-		"a value that runs out":             {value: "v", pttl: time.Second, want: Observation{Exists: true, String: true, Value: "v", TTL: time.Second}},
-		"a value in its last millisecond":   {value: "v", pttl: 0, want: Observation{Exists: true, String: true, Value: "v"}},
-		"nothing":                           {get: redis.Nil, pttl: -2},
-		"a value that ran out in between":   {value: "v", pttl: -2},
-		"a value that came in between":      {get: redis.Nil, pttl: time.Second},
-		"another type":                      {get: ErrWrongType, pttl: time.Second, want: Observation{Exists: true, TTL: time.Second}},
-		"another type gone in between":      {get: ErrWrongType, pttl: -2},
-		"an error of PTTL":                  {value: "v", ttlErr: ErrNotFound, want: Observation{Err: ErrNotFound}},
-		"an error of GET, whatever PTTL is": {get: wrongType, pttl: -2, want: Observation{Err: wrap("GET", wrongType)}},
+		"a value that stays":              {value: "v", pttl: -1, want: Observation{Exists: true, String: true, Value: "v", TTL: Forever}},
+		"a value that runs out":           {value: "v", pttl: time.Second, want: Observation{Exists: true, String: true, Value: "v", TTL: time.Second}},
+		"a value in its last millisecond": {value: "v", pttl: 0, want: Observation{Exists: true, String: true, Value: "v"}},
+		"nothing":                         {pttl: -2},
+		"a value that ran out in between": {value: "v", pttl: -2},
+		"a value that came in between":    {pttl: time.Second, want: Observation{Exists: true, String: true, TTL: time.Second}},
+		"another type":                    {get: ErrWrongType, pttl: time.Second, want: Observation{Exists: true, TTL: time.Second}},
+		"another type gone in between":    {get: ErrWrongType, pttl: -2},
+		"an error of PTTL":                {value: "v", ttlErr: ErrNotFound, want: Observation{Err: ErrNotFound}},
+		"an error of GETRANGE":            {get: wrongType, pttl: -2, want: Observation{Err: wrap("GETRANGE", wrongType)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			get, pttl := redis.NewStringResult(tc.value, tc.get), redis.NewDurationResult(tc.pttl, tc.ttlErr)

@@ -56,7 +56,9 @@ type Pool struct {
 	client  *redis.Client
 	prefix  string
 	address string
-	timeout time.Duration
+	// database is the number of the logical database.
+	database int
+	timeout  time.Duration
 	// epoch stands in for the id of a server that does not tell its own. It changes with every connection that
 	// is made, since any of them may lead to another process.
 	epoch string
@@ -65,7 +67,7 @@ type Pool struct {
 
 // Open makes a Pool. It does not dial: the first command does, and Check tells whether the server can be used.
 func Open(o Options) *Pool {
-	p := &Pool{prefix: o.Prefix, address: o.Address, timeout: o.Timeout, epoch: rand.Text()}
+	p := &Pool{prefix: o.Prefix, address: o.Address, database: o.Database, timeout: o.Timeout, epoch: rand.Text()}
 	p.client = redis.NewClient(&redis.Options{
 		Addr: o.Address, DB: o.Database, Username: o.Username, Password: o.Password, Dialer: o.Dial,
 		DialTimeout: dialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout,

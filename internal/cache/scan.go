@@ -39,7 +39,7 @@ type ScanOptions struct {
 type Checkpoint struct {
 	// Node is the address of the server.
 	Node string
-	// ServerID identifies the server process: a cursor means nothing to another one.
+	// ServerID identifies the server process and the database: a cursor means nothing to another one.
 	ServerID string
 	Cursor   uint64
 	Done     bool
@@ -95,29 +95,38 @@ func (p *Pool) NewScan(t Target, o ScanOptions) *Scan {
 // Run scans from a checkpoint until the end, or until stop says so between two pages. Whatever it returns, an
 // error included, the result counts what was done, and its checkpoint is a safe place to go on from.
 func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (ScanResult, error) {
-	s.pending, s.result = nil, ScanResult{}
-	id, roundTrip, err := s.pool.serverID(ctx)
+	s.pending, s.result = nil, ScanResult{Checkpoint: from}
+	id, err := s.pool.scanID(ctx)
 	if err != nil {
-		s.result.Checkpoint = from
 		return s.result, err
 	}
+	roundTrip, err := s.pool.roundTrip(ctx) // on the connection that INFO has warmed up
+	if err != nil {
+		return s.result, err
+	}
+	start := from
 	if from.ServerID != id {
 		s.result.Restarted = from.ServerID != ""
-		from = Checkpoint{Node: s.pool.address, ServerID: id}
+		start = Checkpoint{Node: s.pool.address, ServerID: id}
 	}
-	s.result.Checkpoint, s.next = from, from
-	for !s.result.Checkpoint.Done {
-		if err := s.step(ctx, roundTrip, stop()); err != nil {
+	s.result.Checkpoint, s.next = start, start
+	for first := true; !s.result.Checkpoint.Done; first = false {
+		if err := s.step(ctx, roundTrip, !first && stop()); err != nil {
 			return s.result, err
 		}
 		if len(s.pending) == 0 && stop() {
 			break
 		}
 	}
-	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed.
-	if after, _, err := s.pool.serverID(ctx); err != nil || after != id {
-		s.result.Checkpoint, s.result.Restarted = Checkpoint{}, true
+	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed; if
+	// nobody answers, nothing is known of it.
+	after, err := s.pool.scanID(ctx)
+	if err != nil {
+		s.result.Checkpoint = from
 		return s.result, err
+	}
+	if after != id {
+		s.result.Checkpoint, s.result.Restarted = Checkpoint{}, true
 	}
 	return s.result, nil
 }

@@ -60,7 +60,7 @@ func (p *Pool) tryCommands(ctx context.Context) error {
 	commands := []redis.Cmder{
 		redis.NewIntCmd(ctx, "exists", key),
 		redis.NewDurationCmd(ctx, time.Millisecond, "pttl", key),
-		redis.NewStringCmd(ctx, "get", key),
+		redis.NewStringCmd(ctx, "getrange", key, 0, 0),
 		redis.NewScanCmd(ctx, nil, "scan", 0, "match", key, "count", 1),
 		redis.NewIntCmd(ctx, "unlink", key),
 		// Last, since it is the only one that a server without memory refuses.
@@ -84,17 +84,24 @@ func (p *Pool) tryCommands(ctx context.Context) error {
 	return nil
 }
 
-// serverID identifies the server process, and says how long a round trip that asks for little takes.
-func (p *Pool) serverID(ctx context.Context) (string, time.Duration, error) {
-	start := time.Now()
+// scanID identifies what a cursor of SCAN is good for: the server process, and the database in it.
+func (p *Pool) scanID(ctx context.Context) (string, error) {
 	info, err := p.info(ctx)
 	if err != nil {
-		return "", 0, err
+		return "", err
 	}
-	if id := info["run_id"]; id != "" {
-		return id, time.Since(start), nil
+	id := info["run_id"]
+	if id == "" {
+		id = fmt.Sprintf("connection %d of %s", p.dials.Load(), p.epoch)
 	}
-	return fmt.Sprintf("connection %d of %s", p.dials.Load(), p.epoch), time.Since(start), nil
+	return fmt.Sprintf("%s/%d", id, p.database), nil
+}
+
+// roundTrip is how long a command takes that hardly costs the server anything.
+func (p *Pool) roundTrip(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	_, err := p.info(ctx)
+	return time.Since(start), err
 }
 
 // info is the server section of INFO. It is empty when the server has none or the user may not see it: nothing
