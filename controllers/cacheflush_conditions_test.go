@@ -80,9 +80,7 @@ func TestTheStatesOfARunAreWhatTheTableSays(t *testing.T) {
 	w.Expect(kstatusOf(t, dry)).To(Equal("Current"))
 
 	w.Eventually(h.ended).Should(ContainElement("dry"))
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, s := range h.states {
+	for _, s := range h.all() {
 		for _, f := range s {
 			w.consistent(f)
 		}

@@ -209,12 +209,17 @@ func (w *world) record() *history {
 	return h
 }
 
-// of the flush named flush, each distinct thing that tell says of it.
-func (h *history) of(tell func(status.Object) string) []string {
+// all states so far.
+func (h *history) all() []state {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return slices.Clone(h.states)
+}
+
+// of the flush named flush, each distinct thing that tell says of it.
+func (h *history) of(tell func(status.Object) string) []string {
 	var told []string
-	for _, s := range h.states {
+	for _, s := range h.all() {
 		if f := s["flush"]; f != nil {
 			told = append(told, tell(f))
 		}
@@ -224,10 +229,8 @@ func (h *history) of(tell func(status.Object) string) []string {
 
 // together is the largest number of flushes that were Running at the same time.
 func (h *history) together() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	most := 0
-	for _, s := range h.states {
+	for _, s := range h.all() {
 		n := 0
 		for f := range maps.Values(s) {
 			if isReconciling(f, v1alpha1.ReasonRunning) {
@@ -241,10 +244,8 @@ func (h *history) together() int {
 
 // ended lists the flushes in the order in which they completed.
 func (h *history) ended() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	var order []string
-	for _, s := range h.states {
+	for _, s := range h.all() {
 		for name, f := range s {
 			if apimeta.IsStatusConditionTrue(f.Status.Conditions, v1alpha1.ConditionComplete) && !slices.Contains(order, name) {
 				order = append(order, name)

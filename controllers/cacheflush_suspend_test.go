@@ -64,7 +64,7 @@ func TestAFlushThatIsSuspendedInTheMiddleGoesOnWhereItStopped(t *testing.T) {
 	w.Expect(f.Status.StartTime).To(Equal(kept.Status.StartTime))
 	w.Expect(progress(f)).To(Equal("100% matched 300000 deleted 300000 preserved 0"))
 	var last int32
-	for _, s := range h.states {
+	for _, s := range h.all() {
 		if p := s["flush"].Status.Progress; p != nil {
 			w.Expect(p.Percent).To(BeNumerically(">=", last), "it goes on, and not from the start")
 			last = p.Percent

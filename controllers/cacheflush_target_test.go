@@ -248,7 +248,7 @@ func TestTheCountsOfALargeFlushAreExact(t *testing.T) {
 
 	w.Eventually(h.ended).Should(ContainElement("flush"))
 	deleted, last := int64(0), int32(0)
-	for _, s := range h.states {
+	for _, s := range h.all() {
 		if p := s["flush"].Status.Progress; p != nil {
 			w.Expect(p.Deleted).To(BeNumerically(">=", deleted))
 			w.Expect(p.Percent).To(BeNumerically(">=", last))

@@ -51,8 +51,11 @@ const (
 	patience = 100 * time.Millisecond
 	// settledDelay lets the settled entries of an operator's start gather into few batches.
 	settledDelay = 25 * time.Millisecond
-	// roundSize is how many keys one round looks at.
-	roundSize = 1000
+	// roundSize is how many keys one round looks at, and roundBytes how long their values are together: a round
+	// holds what it has read until it is over.
+	roundSize, roundBytes = 1000, 8 << 20
+	// maxBreaks is how often the connection may break in rounds with a key before the key is tried alone.
+	maxBreaks = 2
 	// early is how much too early a look may be, to share a round with others.
 	early = 10 * time.Millisecond
 	// retryAfter is the wait after a write that Redis refused for a reason of its own, and its limit.
@@ -69,10 +72,12 @@ type Keeper struct {
 	unavailable func()
 	seed        maphash.Seed
 
-	mu        sync.Mutex
-	pool      *cache.Pool
-	gate      Gate
-	items     map[itemKey]*item
+	mu    sync.Mutex
+	pool  *cache.Pool
+	gate  Gate
+	items map[itemKey]*item
+	// declared counts the entries that declare a key.
+	declared  map[string]int
 	looks     queue
 	deletions []*item
 	wake      chan struct{}
@@ -114,16 +119,16 @@ type item struct {
 	// stored is true once the key has held the declared value, and written says since when if it was put there.
 	stored  bool
 	written time.Time
-	// failures of writes in a row.
-	failures int
-	spread   float64
+	// failures of writes in a row, and breaks: rounds with this key in which the connection broke.
+	failures, breaks int
+	spread           float64
 }
 
 // New makes a Keeper whose gate is closed.
 func New(c clock.Clock, changed func(types.NamespacedName), unavailable func()) *Keeper {
 	return &Keeper{
 		clock: c, changed: changed, unavailable: unavailable, seed: maphash.MakeSeed(),
-		items: map[itemKey]*item{}, wake: make(chan struct{}, 1),
+		items: map[itemKey]*item{}, declared: map[string]int{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -137,6 +142,7 @@ func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaratio
 	if it == nil || it.decl.Digest != d.Digest || it.decl.Key != d.Key || it.decl.TTL != d.TTL {
 		sameValue := it != nil && it.decl.Digest == d.Digest && it.decl.Key == d.Key
 		it = k.renew(name, d)
+		k.unforget(d.Key)
 		if !sameValue {
 			it.stored, it.written = settled, time.Time{}
 		}
@@ -152,12 +158,16 @@ func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaratio
 	return k.await(ctx, it)
 }
 
-// Forget deletes a key that an entry declares or has declared, unless it holds another type than a string, and
-// forgets about it. It returns false as long as the key may still be there.
+// Forget deletes a key that an entry declares or has declared, unless it holds another type than a string or another
+// entry declares it, and forgets about it. It returns false as long as the key may still be there.
 func (k *Keeper) Forget(ctx context.Context, id types.NamespacedName, key string) (Outcome, bool) {
 	k.mu.Lock()
 	if kept := k.items[itemKey{entry: id}]; kept != nil && kept.decl.Key == key {
 		k.drop(kept)
+	}
+	if k.declared[key] > 0 {
+		k.mu.Unlock()
+		return Outcome{}, true
 	}
 	name := itemKey{entry: id, forget: key}
 	it := k.items[name]
@@ -179,10 +189,32 @@ func (k *Keeper) renew(name itemKey, d Declaration) *item {
 	if it == nil {
 		it = &item{itemKey: name, index: -1}
 		k.items[name] = it
+	} else {
+		k.count(it, -1)
 	}
 	it.version++
 	it.decl, it.outcome, it.seen, it.failures, it.done = d, nil, nil, 0, make(chan struct{})
+	k.count(it, +1)
 	return it
+}
+
+// count an entry among those that declare its key, or no longer.
+func (k *Keeper) count(it *item, n int) {
+	if it.forget != "" {
+		return
+	}
+	if k.declared[it.decl.Key] += n; k.declared[it.decl.Key] == 0 {
+		delete(k.declared, it.decl.Key)
+	}
+}
+
+// unforget a key that was to be deleted, since an entry declares it now.
+func (k *Keeper) unforget(key string) {
+	for _, it := range k.deletions {
+		if it.decl.Key == key && k.items[it.itemKey] == it {
+			k.drop(it)
+		}
+	}
 }
 
 // await unlocks, and waits a little for an outcome if the gate lets one come.
@@ -223,6 +255,7 @@ func (k *Keeper) Abandon(id types.NamespacedName, key string) {
 func (k *Keeper) drop(it *item) {
 	it.version++
 	delete(k.items, it.itemKey)
+	k.count(it, -1)
 	k.looks.remove(it)
 }
 

@@ -6,9 +6,11 @@ package keeper_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,6 +146,22 @@ func (b *bench) pass(d time.Duration) {
 	b.clock.Step(d)
 }
 
+// running lets the clock go by itself.
+func (b *bench) running() {
+	tick := time.NewTicker(10 * time.Millisecond)
+	b.t.Cleanup(tick.Stop)
+	go func() {
+		for {
+			select {
+			case <-tick.C:
+				b.clock.Step(10 * time.Millisecond)
+			case <-b.t.Context().Done():
+				return
+			}
+		}
+	}()
+}
+
 // holds waits until a key has its value, v.
 func (b *bench) holds(key string) {
 	b.t.Helper()
@@ -162,6 +180,9 @@ func id(name string) types.NamespacedName { return types.NamespacedName{Namespac
 
 // network counts round trips: a write after a read begins one.
 type network struct {
+	// poison is text that no write gets through with.
+	poison atomic.Value
+
 	mu      sync.Mutex
 	trips   int
 	writing bool
@@ -185,6 +206,10 @@ type counted struct {
 }
 
 func (c *counted) Write(p []byte) (int, error) {
+	if poison, ok := c.network.poison.Load().(string); ok && strings.Contains(string(p), poison) {
+		_ = c.Close()
+		return 0, io.ErrClosedPipe
+	}
 	c.network.mu.Lock()
 	if !c.network.writing {
 		c.network.trips++
@@ -212,7 +237,7 @@ func TestADeclaredKeyIsWrittenAtOnceAndOnce(t *testing.T) {
 	again, done := b.keep("a", "v", time.Hour)
 	b.Expect(done).To(BeTrue())
 	b.Expect(again).To(Equal(outcome))
-	b.Expect(b.count("get")).To(Equal(1), "the same declaration is not looked at again")
+	b.Expect(b.count("getrange")).To(Equal(1), "the same declaration is not looked at again")
 	b.Expect(b.told()).To(BeEmpty())
 }
 
@@ -278,7 +303,7 @@ func TestThousandsOfKeysCostFewRoundTrips(t *testing.T) {
 func TestASettledKeyIsSilent(t *testing.T) {
 	b := newBench(t)
 	b.settled("a", "v", 0)
-	b.Expect(b.count("get")).To(BeZero(), "there is no hurry")
+	b.Expect(b.count("getrange")).To(BeZero(), "there is no hurry")
 	b.pass(time.Second)
 	b.holds("a")
 	b.redis.Del(prefix + "a")
@@ -407,10 +432,10 @@ func TestAClosedGateLetsNothingThrough(t *testing.T) {
 	b.Use(b.pool, keeper.Closed)
 	_, done := b.keep("a", "v", 0)
 	b.Expect(done).To(BeFalse(), "and nobody waits for it")
-	sent := b.count("get")
+	sent := b.count("getrange")
 	b.Sweep()
 	b.clock.Step(time.Hour)
-	b.Consistently(func() int { return b.count("get") }, "200ms").Should(Equal(sent))
+	b.Consistently(func() int { return b.count("getrange") }, "200ms").Should(Equal(sent))
 
 	b.Use(b.pool, keeper.Open)
 	b.holds("a")
@@ -462,9 +487,60 @@ func TestAFullServerStillTakesDeletions(t *testing.T) {
 	b.Expect(b.redis.Set(prefix+"b", "v")).To(Succeed())
 	b.Sweep()
 	b.Eventually(b.failed).Should(Equal(1))
+	b.Use(b.pool, keeper.DeletionsOnly)
 	_, done := b.Forget(t.Context(), id("b"), "b")
 	b.Expect(done).To(BeTrue())
 	b.Expect(b.redis.Exists(prefix + "b")).To(BeFalse())
+}
+
+func TestAKeyThatAnotherEntryDeclaresIsNotForgotten(t *testing.T) {
+	b := newBench(t)
+	b.keep("a", "v", 0)
+	b.Keep(t.Context(), id("other"), keeper.Declaration{Key: "a", Value: "v", Digest: "v"}, false)
+	_, done := b.Forget(t.Context(), id("a"), "a")
+	b.Expect(done).To(BeTrue())
+	b.looked(1)
+	b.Expect(b.count("unlink")).To(BeZero())
+
+	_, done = b.Forget(t.Context(), id("other"), "a")
+	b.Expect(done).To(BeTrue())
+	b.Expect(b.redis.Exists(prefix + "a")).To(BeFalse())
+}
+
+func TestADeclarationCancelsADeletionThatHasNotHappened(t *testing.T) {
+	b := newBench(t)
+	b.keep("a", "v", 0)
+	b.Use(b.pool, keeper.Closed)
+	_, done := b.Forget(t.Context(), id("a"), "a")
+	b.Expect(done).To(BeFalse())
+	b.keep("a", "v", 0)
+	b.Use(b.pool, keeper.Open)
+	b.looked(1)
+	b.Expect(b.count("unlink")).To(BeZero())
+	b.Expect(b.redis.Exists(prefix + "a")).To(BeTrue())
+}
+
+// Something between us and Redis, a proxy for example, may break the connection at one value. The others must not
+// suffer, nor may the pool open and fail for ever.
+func TestAKeyThatBreaksTheConnectionIsFoundOut(t *testing.T) {
+	b := newBench(t)
+	b.running()
+	b.net.poison.Store("poison")
+	b.keep("bad", "poison", 0)
+	for i := range 20 {
+		b.keep(fmt.Sprintf("k%d", i), "v", 0)
+	}
+	b.Eventually(func() bool {
+		b.Use(b.pool, keeper.Open)
+		outcome, done := b.keep("bad", "poison", 0)
+		return done && outcome.Err != nil
+	}).Should(BeTrue())
+	b.Use(b.pool, keeper.Open)
+	for i := range 20 {
+		b.holds(fmt.Sprintf("k%d", i))
+	}
+	failures := b.failed()
+	b.Consistently(b.failed, "200ms").Should(Equal(failures), "and the pool stays open")
 }
 
 // A write that Redis refuses for a reason of its own is tried again, ever more seldom; other keys do not suffer.

@@ -34,7 +34,8 @@ type task struct {
 	err   error
 }
 
-// next takes what is to be done now: deletions, then looks in the order in which they fell due. nil: nothing.
+// next takes what is to be done now: deletions, or else looks in the order in which they fell due. nil: nothing. The
+// two do not share a round, since a key that goes could be one that comes.
 func (k *Keeper) next() *round {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -48,15 +49,30 @@ func (k *Keeper) next() *round {
 		}
 		k.deletions = k.deletions[1:]
 	}
-	for k.gate == Open && len(k.looks) > 0 && len(r.tasks) < roundSize && !k.looks[0].due.After(r.began.Add(early)) {
-		it := k.looks[0]
-		k.looks.remove(it)
-		r.add(it)
+	if len(r.tasks) == 0 && k.gate == Open {
+		k.takeLooks(r)
 	}
 	if len(r.tasks) == 0 {
 		return nil
 	}
 	return r
+}
+
+// takeLooks puts the looks that are due into a round. A key that may be what breaks the connection comes alone.
+func (k *Keeper) takeLooks(r *round) {
+	for bytes := 0; len(k.looks) > 0 && len(r.tasks) < roundSize && bytes < roundBytes; {
+		it := k.looks[0]
+		suspect := it.breaks >= maxBreaks
+		if it.due.After(r.began.Add(early)) || suspect && len(r.tasks) > 0 {
+			return
+		}
+		bytes += len(it.decl.Value)
+		k.looks.remove(it)
+		r.add(it)
+		if suspect {
+			return
+		}
+	}
 }
 
 func (r *round) add(it *item) {
@@ -122,34 +138,42 @@ func (r *round) delete(ctx context.Context, tasks []*task) {
 // settle takes the results over, plans the next looks, and tells the owners what is new to them.
 func (k *Keeper) settle(r *round) {
 	var news []types.NamespacedName
-	var failure error
+	broken := false
 	k.mu.Lock()
+	current := k.pool == r.pool // or else another connection has taken over, maybe to another server
 	for _, t := range r.tasks {
 		switch {
 		case t.version != t.item.version:
-		case cache.ServerWide(t.err):
-			failure = t.err
+		case !current:
+			k.postpone(t.item)
+		case cache.ServerWide(t.err) && !k.culprit(r, t):
+			broken = true
+			t.item.breaks++
 			k.postpone(t.item)
 		case k.conclude(r, t):
 			news = append(news, t.item.entry)
 		}
 	}
-	if k.pool != r.pool {
-		failure = nil // another connection has taken over, and does what this one could not
-	}
-	if failure != nil {
+	if broken {
 		k.gate = Closed
-		if cache.Is(failure, cache.ReasonOutOfMemory) {
-			k.gate = DeletionsOnly
-		}
 	}
 	k.mu.Unlock()
-	if failure != nil {
+	if broken {
 		k.unavailable()
 	}
 	for _, id := range news {
 		k.changed(id)
 	}
+}
+
+// culprit says whether the connection keeps breaking because of this key alone, for example since a proxy does not let
+// its value through. The error is then the key's, and the others are served.
+func (k *Keeper) culprit(r *round, t *task) bool {
+	if len(r.tasks) > 1 || t.item.breaks < maxBreaks || !cache.Is(t.err, cache.ReasonConnectionFailed) {
+		return false
+	}
+	t.err = &cache.Error{Class: cache.Failed, Reason: cache.ReasonCommandFailed, Message: "The connection breaks whenever this key is read or written"}
+	return true
 }
 
 // postpone a key until the pool serves again.
@@ -179,6 +203,9 @@ func (k *Keeper) note(it *item, t *task) {
 func (k *Keeper) conclude(r *round, t *task) bool {
 	it := t.item
 	k.note(it, t)
+	if t.err == nil {
+		it.breaks = 0
+	}
 	it.failures++
 	if e, ok := errors.AsType[*cache.Error](t.err); !ok || e.Class != cache.Failed {
 		it.failures = 0

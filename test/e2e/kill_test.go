@@ -91,17 +91,22 @@ func (h *halfway) reload() {
 	h.Expect(k8s.Get(h.t.Context(), client.ObjectKeyFromObject(h.flush), h.flush)).To(Succeed())
 }
 
-// goOn with another operator, whose commands the server notes.
-func (h *halfway) goOn() {
+// goOn with another operator, whose commands the server notes, to the end. It says what the first one left behind: the
+// status it had saved, and how many keys it had deleted.
+func (h *halfway) goOn() (saved *v1alpha1.CacheFlushStatus, gone int) {
 	h.t.Helper()
+	gone = matchingKeys - h.count(users)
 	h.reload()
+	saved = h.flush.Status.DeepCopy()
 	h.Expect(apimeta.FindStatusCondition(h.flush.Status.Conditions, v1alpha1.ConditionReady).Reason).To(Equal(v1alpha1.ReasonRunning), "it has already finished: make it slower")
 	for setting, value := range map[string]string{"slowlog-max-len": "1000000", "slowlog-log-slower-than": "0"} {
 		h.Expect(h.redis.ConfigSet(h.t.Context(), setting, value).Err()).To(Succeed())
 	}
+	h.Expect(h.redis.Do(h.t.Context(), "slowlog", "reset").Err()).To(Succeed())
 	h.proxy.Slow(0)
 	h.manager = run(h.t, kubeconfig)
 	becomes(h.t, h.WithT, h.flush, v1alpha1.ConditionComplete)
+	return saved, gone
 }
 
 // cursors of the flush's scans that the server has noted, in order.
@@ -128,10 +133,7 @@ func (h *halfway) count(prefix string) int {
 func TestAFlushWhoseOperatorIsKilledGoesOnWhereItStopped(t *testing.T) {
 	h := startHalfway(t)
 	h.manager.kill()
-	h.reload()
-	saved := h.flush.Status.DeepCopy()
-	gone := matchingKeys - h.count(users)
-	h.goOn()
+	saved, gone := h.goOn()
 
 	h.Expect(h.count(users)).To(BeZero())
 	h.Expect(h.count("glimr:cache:main:other:")).To(Equal(otherKeys))
