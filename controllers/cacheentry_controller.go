@@ -55,7 +55,7 @@ func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		reconcile = r.delete
 	}
 	verdict, err := reconcile(ctx, entry)
-	return r.finish(ctx, entry, verdict, err, false)
+	return r.finish(ctx, entry, verdict, err)
 }
 
 func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.CacheEntry) (*status.Verdict, error) {
@@ -67,18 +67,20 @@ func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.Ca
 	}
 	pool, err := r.pools.serving(ctx, entry, entry.Spec.PoolRef, keeper.Open)
 	if err != nil {
+		r.registry.Settle(claimOf(entry).Pool, name)
 		return nil, err
 	}
-	content, err := r.content(ctx, entry)
-	if err == nil {
-		err = r.holds(ctx, entry, pool)
-	}
-	if err != nil {
+	if err := r.holds(ctx, entry, pool); err != nil {
 		r.dropOn(name, err)
 		return nil, err
 	}
 	former, err := r.record(ctx, entry, pool)
 	if err != nil {
+		return nil, err
+	}
+	content, err := r.content(ctx, entry)
+	if err != nil {
+		r.dropOn(name, err)
 		return nil, err
 	}
 	verdict, err := r.keep(ctx, entry, pool, content)

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -98,24 +99,12 @@ func (r *cacheEntryReconciler) leave(ctx context.Context, entry *v1alpha1.CacheE
 	if len(former) == 0 {
 		return v, nil
 	}
-	recorded := recordOf(entry)
-	var left []string
-	for _, l := range former {
-		note, err := r.release(ctx, entry, l)
-		if _, waiting := errors.AsType[*status.Verdict](err); waiting {
-			v = v.In(deletionRetry)
-			continue
-		} else if err != nil {
-			return nil, err
-		}
-		recorded = slices.DeleteFunc(recorded, func(o location) bool { return o == l })
-		left = append(left, note)
+	present := slices.DeleteFunc(recordOf(entry), func(l location) bool { return slices.Contains(former, l) })
+	waiting, err := r.releaseAll(ctx, entry, former, present)
+	if waiting != nil {
+		v = v.In(deletionRetry)
 	}
-	if err := r.setRecord(ctx, entry, recorded); err != nil {
-		return nil, err
-	}
-	r.tellLeft(entry, left)
-	return v, nil
+	return v, err
 }
 
 // delete the keys of an entry that is being deleted, and let it go.
@@ -130,62 +119,85 @@ func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.Cache
 	if len(recorded) == 0 { // somebody has removed the record; the spec is the next best
 		recorded = []location{{Pool: locationPool{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key}}
 	}
-	var left []string
-	for _, l := range recorded {
-		note, err := r.release(ctx, entry, l)
-		if err != nil {
-			return nil, err
-		}
-		left = append(left, note)
+	waiting, err := r.releaseAll(ctx, entry, recorded, nil)
+	switch {
+	case err != nil:
+		return nil, err
+	case waiting != nil:
+		return waiting, nil
 	}
 	r.registry.Drop(name)
-	if err := r.setRecord(ctx, entry, nil); err != nil {
+	return status.Silent(0), nil
+}
+
+// releaseAll releases locations. On record stay those that are kept, and those that cannot be released yet; there is a
+// verdict then that says why.
+func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.CacheEntry, locations, keep []location) (waiting *status.Verdict, err error) {
+	var notes []string
+	for _, l := range locations {
+		note, err := r.release(ctx, entry, l)
+		if verdict, ok := errors.AsType[*status.Verdict](err); ok {
+			waiting, keep = verdict, append(keep, l)
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		notes = append(notes, note)
+	}
+	if err := r.setRecord(ctx, entry, keep); err != nil {
 		return nil, err
 	}
-	r.tellLeft(entry, left)
-	return status.Silent(0), nil
+	r.tellLeft(ctx, entry, notes)
+	return waiting, nil
 }
 
 // release one location: its key is deleted, or it stays for a reason. A note says so when somebody should know.
 func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (note string, err error) {
-	if entry.EffectiveDeletionPolicy() == v1alpha1.DeletionRetain {
-		return "", nil
-	}
-	name := types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name}
+	name, id := types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name}, client.ObjectKeyFromObject(entry)
 	pool := &v1alpha1.CachePool{}
 	err = r.Get(ctx, name, pool)
-	gone := apierrors.IsNotFound(err)
-	if err != nil && !gone {
-		return "", err
-	}
+	gone := apierrors.IsNotFound(err) || pool.Namespace != entry.Namespace || l.Pool.UID != "" && l.Pool.UID != pool.UID
 	fullName := pool.EffectiveKeyPrefix() + l.Key
-	same := l.Pool.UID == "" || l.Pool.UID == pool.UID
 	switch {
-	case gone || pool.Namespace != entry.Namespace:
-		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name), nil
+	case client.IgnoreNotFound(err) != nil:
+		return "", err
 	case !r.pools.synced():
 		return "", status.Silent(startupDelay)
-	case len(r.claims.At(r.pools.equivalents(ctx, claims.Place{Pool: name, Key: l.Key})...)) > 0:
-		return "", nil // it belongs to another entry now, or to this one by another pool
-	case !same:
-		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name), nil
+	case entry.EffectiveDeletionPolicy() == v1alpha1.DeletionRetain:
+	case r.declaredElsewhere(ctx, entry, claims.Place{Pool: name, Key: l.Key}):
+	case gone:
+		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name)
 	case entry.Spec.Suspend:
-		return fmt.Sprintf("Key %q stays in Redis, since the entry is suspended", fullName), nil
+		note = fmt.Sprintf("Key %q stays in Redis, since the entry is suspended", fullName)
 	case pool.Spec.Suspend:
-		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q is suspended", fullName, pool.Name), nil
+		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is suspended", fullName, pool.Name)
+	default:
+		return r.deleteKey(ctx, entry, pool, l.Key)
 	}
-	return r.deleteKey(ctx, entry, pool, l.Key)
+	r.registry.Abandon(name, id, l.Key) // a deletion that was asked for before
+	return note, nil
+}
+
+// declaredElsewhere says whether a key, by whatever name, is declared by another entry, or by this one where it is now.
+func (r *cacheEntryReconciler) declaredElsewhere(ctx context.Context, entry *v1alpha1.CacheEntry, p claims.Place) bool {
+	return slices.ContainsFunc(r.claims.At(r.pools.equivalents(ctx, p)...), func(c claims.Claim) bool {
+		return c.UID != entry.UID || entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place
+	})
 }
 
 // deleteKey through the keeper. It gives up on a pool that cannot serve after a while, or at once when that is being
 // deleted too, so that no deletion hangs.
 func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, key string) (note string, err error) {
 	name, id := client.ObjectKeyFromObject(pool), client.ObjectKeyFromObject(entry)
+	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", pool.Name)
 	live, ok := r.registry.Get(name)
 	if ok && live.Gate >= keeper.DeletionsOnly {
 		outcome, done := live.Keeper.Forget(ctx, id, key)
-		if done && outcome.Err == nil {
+		switch {
+		case done && outcome.Err == nil:
 			return "", nil
+		case done:
+			waiting = status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be deleted yet: %s", refusal(outcome.Err).Message)
 		}
 	}
 	expired := !entry.DeletionTimestamp.IsZero() && r.clock.Since(entry.DeletionTimestamp.Time) >= deletionPatience
@@ -196,13 +208,14 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 		}
 		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q cannot serve", pool.EffectiveKeyPrefix()+key, pool.Name), nil
 	}
-	return "", status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", pool.Name).In(deletionRetry)
+	return "", waiting.In(deletionRetry)
 }
 
-// tellLeft says in events which keys stay.
-func (r *cacheEntryReconciler) tellLeft(entry *v1alpha1.CacheEntry, notes []string) {
+// tellLeft says in the log and in events which keys stay.
+func (r *cacheEntryReconciler) tellLeft(ctx context.Context, entry *v1alpha1.CacheEntry, notes []string) {
 	for _, note := range notes {
 		if note != "" {
+			ctrl.LoggerFrom(ctx).Info(note)
 			r.recorder.Eventf(entry, nil, corev1.EventTypeWarning, v1alpha1.ReasonReleased, "Delete", "%s", note)
 		}
 	}

@@ -20,8 +20,9 @@ import (
 	"github.com/cachewright/cachewright/internal/status"
 )
 
-// sliceLength is how long a flush works before it saves where it is.
-const sliceLength = time.Second
+// sliceLength is how long a flush works before it saves where it is. The first slice is short, so that a flush soon
+// tells how far it is and never loses much.
+const sliceLength, firstSliceLength = time.Second, 100 * time.Millisecond
 
 // cacheFlushReconciler runs CacheFlushes, a slice at a time.
 type cacheFlushReconciler struct {
@@ -55,8 +56,8 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	if err == nil && !finished(flush) {
 		verdict = verdict.Also(func() { flush.Status.Target = target(&flush.Spec) })
 	}
-	result, err := r.finish(context.WithoutCancel(ctx), flush, verdict, err, true) // also when the operator is stopped
-	if !running(flush) {
+	result, err := r.finish(context.WithoutCancel(ctx), flush, verdict, err) // also when the operator is stopped
+	if !running(flush) || !flush.DeletionTimestamp.IsZero() {
 		r.turns.end(req.NamespacedName)
 	}
 	return result, err
@@ -77,7 +78,7 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 		return nil, asFlush(err)
 	}
 	if left := r.backoff.left(flush, r.clock.Now()); left > 0 {
-		return status.Silent(left), nil
+		return backingOff(flush).In(left), nil
 	}
 	if err := r.turn(ctx, flush); err != nil {
 		return nil, err
@@ -91,13 +92,14 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 // claim the run: read the flush anew, and have it say Running before the first key is deleted. If anything has
 // changed since the cache was filled, another look is due first.
 func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheFlush) error {
-	uid, version := flush.UID, flush.ResourceVersion
-	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), flush); err != nil {
+	live := &v1alpha1.CacheFlush{}
+	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live); err != nil {
 		return err
 	}
-	if flush.UID != uid || flush.ResourceVersion != version && (finished(flush) || flush.Spec.Suspend || !flush.DeletionTimestamp.IsZero()) {
+	if live.UID != flush.UID || finished(live) || live.Spec.Suspend || !live.DeletionTimestamp.IsZero() {
 		return status.Silent(conflictDelay)
 	}
+	*flush = *live
 	if running(flush) && flush.Status.ObservedGeneration == flush.Generation {
 		return nil
 	}
@@ -108,7 +110,16 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 			flush.Status.Progress = &v1alpha1.FlushProgress{}
 		}
 	}
-	return r.write(ctx, flush, v, true)
+	return r.write(ctx, flush, v)
+}
+
+// backingOff is the verdict on a flush that waits after a failure. It says so still after a suspension or the absence of
+// its pool has changed what it said.
+func backingOff(flush *v1alpha1.CacheFlush) *status.Verdict {
+	if c := apimeta.FindStatusCondition(flush.Status.Conditions, v1alpha1.ConditionReconciling); c != nil && c.Reason == v1alpha1.ReasonProgressingWithRetry {
+		return status.Silent(0)
+	}
+	return status.Waiting(v1alpha1.ReasonFlushFailed, "The flush has failed and is tried again")
 }
 
 // doing is what a flush does to keys.

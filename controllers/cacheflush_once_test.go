@@ -141,14 +141,14 @@ func TestASliceOfAnOperatorThatHasBeenOvertakenSavesNothing(t *testing.T) {
 	b := newBench(t, benchFlush("flush"))
 	b.redis.Server().SetPreHook(onceOn("SCAN", func() { // the other one is done before us
 		f := b.flush("flush")
-		f.Status.Progress = &v1alpha1.FlushProgress{Percent: 100, Matched: 2, Deleted: 2}
+		f.Status.Progress = &v1alpha1.FlushProgress{Percent: 100, Matched: 7, Deleted: 7}
 		status.Set(f, complete(f), b.clock.Now())
 		if err := b.api.Status().Update(b.t.Context(), f); err != nil {
 			b.t.Error(err)
 		}
 	}))
 	b.once("flush")
-	if f := b.flush("flush"); f.Status.Progress.Matched != 2 || seen(f) != benchDone {
+	if f := b.flush("flush"); f.Status.Progress.Matched != 7 || seen(f) != benchDone {
 		t.Errorf("the flush is %s, with %d keys matched", seen(f), f.Status.Progress.Matched)
 	}
 	b.set("later")

@@ -95,13 +95,14 @@ func (r *cacheFlushReconciler) behind(ctx context.Context, o client.Object) []re
 	return found
 }
 
-// freesTurn lets through what may give others their turn: a flush that has changed and does not run, or is gone.
+// freesTurn lets through what may give others their turn: a flush ran, or stood in the queue, and does not any more.
 func freesTurn() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			flush, ok := e.ObjectNew.(*v1alpha1.CacheFlush)
-			return ok && !running(flush)
+			was, ok := e.ObjectOld.(*v1alpha1.CacheFlush)
+			is, ok2 := e.ObjectNew.(*v1alpha1.CacheFlush)
+			return ok && ok2 && (running(was) && !running(is) || queues(was) && !queues(is))
 		},
 	}
 }

@@ -34,7 +34,11 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 		DryRun:   flush.Spec.Mode == v1alpha1.FlushDryRun,
 		Preserve: func(name string) bool { return r.declared(near, name) },
 	}
-	deadline := r.clock.Now().Add(sliceLength)
+	length := sliceLength
+	if len(flush.Status.Checkpoints) == 0 {
+		length = firstSliceLength
+	}
+	deadline := r.clock.Now().Add(length)
 	stop := func() bool { return ctx.Err() != nil || !r.clock.Now().Before(deadline) }
 	result, err := scan(context.WithoutCancel(ctx), flush, pool.Cache, options, stop)
 	if cache.ServerWide(err) {
@@ -93,7 +97,7 @@ func conclude(flush *v1alpha1.CacheFlush, result cache.ScanResult, err error) *s
 	case err == nil && result.Checkpoint.Done:
 		return complete(flush)
 	case err == nil:
-		return working(flush, result).In(millisecond)
+		return working(flush, result).In(time.Millisecond)
 	case cache.ServerWide(err):
 		return working(flush, result).In(poolRetry)
 	case e != nil && e.Class == cache.Denied:

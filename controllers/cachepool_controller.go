@@ -62,7 +62,7 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		return ctrl.Result{}, err
 	}
 	verdict, err := r.reconcile(ctx, pool)
-	return r.finish(ctx, pool, verdict, err, false)
+	return r.finish(ctx, pool, verdict, err)
 }
 
 func (r *cachePoolReconciler) reconcile(ctx context.Context, pool *v1alpha1.CachePool) (*status.Verdict, error) {
@@ -91,28 +91,38 @@ func (r *cachePoolReconciler) reconcile(ctx context.Context, pool *v1alpha1.Cach
 
 // connect or check, and say how it went.
 func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CachePool) *status.Verdict {
-	name := client.ObjectKeyFromObject(pool)
+	name, period := client.ObjectKeyFromObject(pool), pool.Spec.ResyncPeriod.Duration
 	request := reconcile.Request{NamespacedName: name}
 	id := pools.Identity{Name: name, UID: pool.UID, Generation: pool.Generation}
 	options, secretVersion, err := r.options(ctx, pool)
+	live, _ := r.registry.Get(name)
+	if pause := r.registry.Pause(name); pause > 0 && live.Uses(options) {
+		return status.Waiting(v1alpha1.ReasonConnectionFailed, "The connection breaks soon after it is made").In(pause)
+	}
+	moved := false
 	if err == nil {
-		err = r.registry.Connect(ctx, id, options)
+		moved, err = r.registry.Connect(ctx, id, options)
 	}
 	r.registry.Attempted(name)
-	live, _ := r.registry.Get(name)
-	period := pool.Spec.ResyncPeriod.Duration
+	if moved {
+		r.recorder.Eventf(pool, nil, corev1.EventTypeNormal, v1alpha1.ReasonServerChanged, "Connect",
+			"Entries are written to %s, database %d; keys on the former server or database stay there", options.Address, options.Database)
+	}
+	live, _ = r.registry.Get(name)
 	switch {
 	case err == nil:
 		r.backoff.Forget(request)
 		r.registry.Sweep(name, period)
-		v := status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(period, jitter))
-		v.Update = func() { publish(pool, live.Server, secretVersion) }
-		return v
-	case live.Serves(id) && !live.Uses(options) && r.registry.Check(ctx, name) == nil:
-		// The spec is the same, so it is a Secret that has changed for the worse. What worked goes on working.
+		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(period, jitter)).
+			Also(func() { publish(pool, live.Server, secretVersion) })
+	case live.Outlives(id, options) && r.registry.Check(ctx, name) == nil:
+		// What worked goes on working. Where the spec is the same, it is a Secret that has changed for the worse.
 		r.registry.Sweep(name, period)
-		return status.Ready(v1alpha1.ReasonConnected, "Connected with the previous credentials, since the new ones do not work: %s", explain(err).Message).
-			In(r.backoff.When(request))
+		verdict := explain(err)
+		if live.Serves(id) {
+			verdict = status.Ready(v1alpha1.ReasonConnected, "Connected with the previous credentials, since the new ones do not work: %s", verdict.Message)
+		}
+		return verdict.In(r.backoff.When(request))
 	default:
 		return explain(err).In(r.backoff.When(request))
 	}
@@ -178,7 +188,7 @@ func (r *cachePoolReconciler) inUse(ctx context.Context, pool *v1alpha1.CachePoo
 	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}); err != nil {
 		return false, err
 	}
-	return len(entries.Items) > 0 || slices.ContainsFunc(flushes.Items, func(f v1alpha1.CacheFlush) bool { return running(&f) }), nil
+	return len(entries.Items) > 0 || slices.ContainsFunc(flushes.Items, func(f v1alpha1.CacheFlush) bool { return running(&f) && f.DeletionTimestamp.IsZero() }), nil
 }
 
 // hold the pool by a finalizer.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -23,23 +24,22 @@ import (
 )
 
 // conflictDelay is the wait for the cache to catch up with a write that another one overtook.
-const conflictDelay = 50 * millisecond
+const conflictDelay = 50 * time.Millisecond
 
-// finisher is the one way out of every reconcile: it alone writes status and sends events.
+// finisher is the one way out of every reconcile: it alone writes status, and says in events what has become of Ready.
 type finisher struct {
 	client   client.Client
 	recorder events.EventRecorder
 	clock    clock.PassiveClock
 }
 
-// finish writes what a reconcile came to, if that is new, and then says it in an event. locked makes the write fail
-// when the object has changed since it was read.
-func (f *finisher) finish(ctx context.Context, obj status.Object, v *status.Verdict, err error, locked bool) (ctrl.Result, error) {
+// finish writes what a reconcile came to, if that is new, and then says it in an event.
+func (f *finisher) finish(ctx context.Context, obj status.Object, v *status.Verdict, err error) (ctrl.Result, error) {
 	if verdict, ok := errors.AsType[*status.Verdict](err); ok {
 		v, err = verdict, nil
 	}
 	if err == nil {
-		err = f.write(ctx, obj, v, locked)
+		err = f.write(ctx, obj, v)
 	}
 	switch {
 	case apierrors.IsConflict(err):
@@ -52,8 +52,9 @@ func (f *finisher) finish(ctx context.Context, obj status.Object, v *status.Verd
 	return ctrl.Result{RequeueAfter: v.After}, nil
 }
 
-// write the status if the verdict changes it.
-func (f *finisher) write(ctx context.Context, obj status.Object, v *status.Verdict, locked bool) error {
+// write the status if the verdict changes it. It fails when the object has changed since it was read: the cache may
+// not have seen our last write yet.
+func (f *finisher) write(ctx context.Context, obj status.Object, v *status.Verdict) error {
 	before, ok := obj.DeepCopyObject().(status.Object)
 	if !ok {
 		return fmt.Errorf("%T is not a status.Object", obj)
@@ -62,10 +63,7 @@ func (f *finisher) write(ctx context.Context, obj status.Object, v *status.Verdi
 	if equality.Semantic.DeepEqual(before, obj) {
 		return nil
 	}
-	patch := client.MergeFrom(before)
-	if locked {
-		patch = client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	if err := f.client.Status().Patch(ctx, obj, patch); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -13,7 +14,7 @@ import (
 
 // Names of indexes.
 const (
-	// poolIndex finds entries and flushes by the name of their pool.
+	// poolIndex finds entries and flushes by the names of their pools.
 	poolIndex = "spec.poolRef.name"
 	// configMapIndex and secretIndex find entries by the name of their source, and pools by that of their Secret.
 	configMapIndex = "configMap"
@@ -27,25 +28,25 @@ func (s *system) index(ctx context.Context) error {
 		name   string
 		values client.IndexerFunc
 	}{
-		{&v1alpha1.CacheEntry{}, poolIndex, indexed(func(e *v1alpha1.CacheEntry) string { return e.Spec.PoolRef.Name })},
-		{&v1alpha1.CacheFlush{}, poolIndex, indexed(func(f *v1alpha1.CacheFlush) string { return f.Spec.PoolRef.Name })},
-		{&v1alpha1.CacheEntry{}, configMapIndex, indexed(func(e *v1alpha1.CacheEntry) string {
+		{&v1alpha1.CacheEntry{}, poolIndex, indexed(poolsOf)},
+		{&v1alpha1.CacheFlush{}, poolIndex, indexed(func(f *v1alpha1.CacheFlush) []string { return []string{f.Spec.PoolRef.Name} })},
+		{&v1alpha1.CacheEntry{}, configMapIndex, indexed(func(e *v1alpha1.CacheEntry) []string {
 			if from := e.Spec.ValueFrom; from != nil && from.ConfigMapKeyRef != nil {
-				return from.ConfigMapKeyRef.Name
+				return []string{from.ConfigMapKeyRef.Name}
 			}
-			return ""
+			return nil
 		})},
-		{&v1alpha1.CacheEntry{}, secretIndex, indexed(func(e *v1alpha1.CacheEntry) string {
+		{&v1alpha1.CacheEntry{}, secretIndex, indexed(func(e *v1alpha1.CacheEntry) []string {
 			if from := e.Spec.ValueFrom; from != nil && from.SecretKeyRef != nil {
-				return from.SecretKeyRef.Name
+				return []string{from.SecretKeyRef.Name}
 			}
-			return ""
+			return nil
 		})},
-		{&v1alpha1.CachePool{}, secretIndex, indexed(func(p *v1alpha1.CachePool) string {
+		{&v1alpha1.CachePool{}, secretIndex, indexed(func(p *v1alpha1.CachePool) []string {
 			if ref := p.Spec.CredentialsSecretRef; ref != nil {
-				return ref.Name
+				return []string{ref.Name}
 			}
-			return ""
+			return nil
 		})},
 	} {
 		if err := s.mgr.GetFieldIndexer().IndexField(ctx, x.object, x.name, x.values); err != nil {
@@ -55,12 +56,23 @@ func (s *system) index(ctx context.Context) error {
 	return nil
 }
 
-// indexed makes an index of a kind by one value; objects without it are not in the index.
-func indexed[T client.Object](value func(T) string) client.IndexerFunc {
+// indexed makes an index of a kind.
+func indexed[T client.Object](values func(T) []string) client.IndexerFunc {
 	return func(o client.Object) []string {
-		if object, ok := o.(T); ok && value(object) != "" {
-			return []string{value(object)}
+		if object, ok := o.(T); ok {
+			return values(object)
 		}
 		return nil
 	}
+}
+
+// poolsOf an entry are the pool that it names, and those where it has left keys to delete.
+func poolsOf(entry *v1alpha1.CacheEntry) []string {
+	names := []string{entry.Spec.PoolRef.Name}
+	for _, l := range recordOf(entry) {
+		if l.Pool.Namespace == entry.Namespace && !slices.Contains(names, l.Pool.Name) {
+			names = append(names, l.Pool.Name)
+		}
+	}
+	return names
 }

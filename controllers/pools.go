@@ -24,12 +24,11 @@ import (
 )
 
 const (
-	millisecond = time.Millisecond
 	// poolGrace is how long a pool may be away before those who are content with it change their status, and
 	// poolSpread the time over which they then do: a failover must not cost a write for every entry.
 	poolGrace, poolSpread = 60 * time.Second, 60 * time.Second
 	// startupDelay is the wait for what an operator that has just started does not know yet.
-	startupDelay = 500 * millisecond
+	startupDelay = 500 * time.Millisecond
 )
 
 // poolFinder finds the pool of an entry or a flush, and those that share its server.

@@ -82,10 +82,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	s.registry = pools.NewRegistry(o.Clock, pools.Listeners{
 		Entry:  s.entries.tell,
 		Failed: s.failed.tell,
-		Opened: func(ctx context.Context, name types.NamespacedName) {
-			s.openedForEntries.tell(ctx, name)
-			s.openedForFlushes.tell(ctx, name)
-		},
+		Opened: s.opened,
 	})
 	s.finder = &poolFinder{client: mgr.GetClient(), registry: s.registry, claims: s.claims, clock: o.Clock}
 	for _, step := range []func(context.Context) error{s.index, s.watchClaims, s.setupPools, s.setupEntries, s.setupFlushes} {
@@ -94,6 +91,18 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		}
 	}
 	return mgr.Add(s.registry)
+}
+
+// opened tells those who work in a pool that it serves, and the entries of the pools of the same server: which of them
+// holds a key may have become clear now.
+func (s *system) opened(ctx context.Context, name types.NamespacedName) {
+	s.openedForFlushes.tell(ctx, name)
+	s.openedForEntries.tell(ctx, name)
+	for _, p := range s.finder.equivalents(ctx, claims.Place{Pool: name}) {
+		if p.Pool != name {
+			s.openedForEntries.tell(ctx, p.Pool)
+		}
+	}
 }
 
 // watchClaims keeps the index of claims, and has those looked at whose key is claimed or given up by another.
@@ -133,6 +142,11 @@ func (s *system) watchClaims(ctx context.Context) error {
 
 // tellRivals has every other entry looked at that claims one of these keys, by any pool of the server.
 func (s *system) tellRivals(ctx context.Context, entry types.NamespacedName, changed []claims.Place) {
+	select {
+	case <-s.mgr.Elected():
+	default:
+		return // nobody reads the channel yet; when that begins, every entry is looked at anyway
+	}
 	for _, place := range changed {
 		for _, c := range s.claims.At(s.finder.equivalents(ctx, place)...) {
 			if c.Entry != entry {

@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -60,22 +61,26 @@ func enqueue() handler.TypedEventHandler[types.NamespacedName, reconcile.Request
 	})
 }
 
-// poolOf maps an entry or a flush to its pool.
+// poolOf maps an entry or a flush to its pools.
 func poolOf() handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		name := types.NamespacedName{Namespace: o.GetNamespace()}
+		var names []string
 		switch object := o.(type) {
 		case *v1alpha1.CacheEntry:
-			name.Name = object.Spec.PoolRef.Name
+			names = poolsOf(object)
 		case *v1alpha1.CacheFlush:
-			name.Name = object.Spec.PoolRef.Name
+			names = []string{object.Spec.PoolRef.Name}
 		}
-		return []reconcile.Request{{NamespacedName: name}}
+		var found []reconcile.Request
+		for _, name := range names {
+			found = append(found, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}})
+		}
+		return found
 	})
 }
 
-// gone lets through what may set a pool free that is being deleted: the end of an entry or a flush, or its move to
-// another pool.
+// gone lets through what may set a pool free that is being deleted: the end of an entry or a flush, or that an entry
+// has left the pool.
 func gone() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
@@ -83,10 +88,10 @@ func gone() predicate.Predicate {
 			switch was := e.ObjectOld.(type) {
 			case *v1alpha1.CacheEntry:
 				is, ok := e.ObjectNew.(*v1alpha1.CacheEntry)
-				return ok && was.Spec.PoolRef != is.Spec.PoolRef
+				return ok && !slices.Equal(poolsOf(was), poolsOf(is))
 			case *v1alpha1.CacheFlush:
 				is, ok := e.ObjectNew.(*v1alpha1.CacheFlush)
-				return ok && running(was) && !running(is)
+				return ok && running(was) && (!running(is) || !is.DeletionTimestamp.IsZero())
 			}
 			return false
 		},

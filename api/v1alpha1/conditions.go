@@ -61,6 +61,8 @@ const (
 	ReasonAuthenticationFailed = "AuthenticationFailed"
 	// ReasonInvalidSecret : a referenced Secret lacks the key that is needed.
 	ReasonInvalidSecret = "InvalidSecret"
+	// ReasonServerChanged : the pool has moved to another server or database (the reason of an event).
+	ReasonServerChanged = "ServerChanged"
 	// ReasonWrongTopology : the server is not of the declared topology.
 	ReasonWrongTopology = "WrongTopology"
 )

@@ -42,14 +42,11 @@ func (p *Pool) Check(ctx context.Context) (Server, error) {
 	if mode := cmp.Or(info["redis_mode"], info["server_mode"]); mode == "cluster" || mode == "sentinel" {
 		return Server{}, &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server runs in " + mode + " mode, not as a standalone server"}
 	}
-	if err := p.tryCommands(ctx); err != nil {
-		return Server{}, err
-	}
 	server := Server{Product: "redis", Version: info["redis_version"], Topology: "Standalone", Nodes: 1, ID: info["run_id"]}
 	if v := info["valkey_version"]; v != "" {
 		server.Product, server.Version = "valkey", v
 	}
-	return server, nil
+	return server, p.tryCommands(ctx)
 }
 
 // tryCommands runs every command of this package on a key that nobody has.

@@ -31,8 +31,12 @@ type Pool struct {
 
 	identity Identity
 	options  cache.Options
-	swept    time.Time
-	stop     context.CancelFunc
+	// swept and opened are when all keys were last looked at, and when the pool began to serve.
+	swept, opened time.Time
+	// flaps is how often it has failed soon after that, and notBefore when it may be tried again.
+	flaps     int
+	notBefore time.Time
+	stop      context.CancelFunc
 }
 
 // Identity of a CachePool, as far as a connection depends on it.
@@ -44,6 +48,11 @@ type Identity struct {
 
 // Serves says whether the connection was made for this very pool and spec.
 func (p Pool) Serves(id Identity) bool { return p.Cache != nil && p.identity == id }
+
+// Outlives says whether the connection was made for this very pool, by another spec or with other options.
+func (p Pool) Outlives(id Identity, o cache.Options) bool {
+	return p.Cache != nil && p.identity.UID == id.UID && !same(p.options, o)
+}
 
 // Uses says whether the connection was made with these options.
 func (p Pool) Uses(o cache.Options) bool { return p.Cache != nil && same(p.options, o) }
@@ -57,6 +66,13 @@ type Listeners struct {
 	// Opened : a pool that did not serve does now.
 	Opened func(context.Context, types.NamespacedName)
 }
+
+const (
+	// stable is how long a pool must have served for its next failure to count as the first.
+	stable = 10 * time.Second
+	// maxPause is the longest wait before a pool is tried again that keeps failing.
+	maxPause = 30 * time.Second
+)
 
 // Registry of live pools. It runs keepers from Start until its context ends.
 type Registry struct {
@@ -107,11 +123,13 @@ func (r *Registry) NeedLeaderElection() bool { return true }
 
 // Connect checks a pool, and connects it first when it is new or its options are. A new connection takes over from
 // the old one only when it has passed the check; until then the old one serves.
-func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) error {
+//
+// moved says that the keys are now on another server or in another database than before.
+func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) (moved bool, err error) {
 	live, known := r.Get(id.Name)
 	if known && live.identity.UID != id.UID {
 		if err := r.Remove(id.Name); err != nil {
-			return err
+			return false, err
 		}
 		live = Pool{}
 	}
@@ -122,13 +140,14 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) er
 	server, err := next.Check(ctx)
 	gate := gateAfter(err)
 	if gate == keeper.Closed && next != live.Cache {
-		return errors.Join(err, next.Stop())
+		return false, errors.Join(err, next.Stop())
 	}
 	if next != live.Cache && live.Cache != nil {
 		defer live.Cache.Stop() //nolint:errcheck // nothing depends on the old connection any more
 	}
 	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate}) //nolint:contextcheck // a keeper outlives the call that starts it
-	return err
+	elsewhere := live.options.Address != o.Address || live.options.Database != o.Database
+	return live.Cache != nil && elsewhere && (live.Server.ID == "" || live.Server.ID != server.ID || live.options.Database != o.Database), err
 }
 
 // Check the connection that serves, whatever options it was made with.
@@ -138,15 +157,13 @@ func (r *Registry) Check(ctx context.Context, name types.NamespacedName) error {
 		return &cache.Error{Class: cache.Unavailable, Reason: cache.ReasonConnectionFailed, Message: "Never connected"}
 	}
 	server, err := live.Cache.Check(ctx)
-	live.Gate = gateAfter(err)
-	if err == nil {
-		live.Server = server
-	}
+	live.Gate, live.Server = gateAfter(err), server
 	r.put(live) //nolint:contextcheck // as above
 	return err
 }
 
-// put a checked connection into use. What the server may have lost while the pool did not serve is looked for.
+// put a checked connection into use. After a gap, and on another server or connection, all keys are looked at, and
+// those who share the server are told.
 func (r *Registry) put(next Pool) {
 	name := next.identity.Name
 	r.mu.Lock()
@@ -155,12 +172,16 @@ func (r *Registry) put(next Pool) {
 		p = r.start(name)
 		r.live[name] = p
 	}
-	opened := p.Gate == keeper.Closed && next.Gate != keeper.Closed
-	p.identity, p.options, p.Cache, p.Server, p.Gate = next.identity, next.options, next.Cache, next.Server, next.Gate
+	restarted := next.Server.ID != "" && next.Server.ID != p.Server.ID
+	opened := next.Gate != keeper.Closed && (p.Gate == keeper.Closed || p.Cache != next.Cache || restarted)
+	p.identity, p.options, p.Cache, p.Gate = next.identity, next.options, next.Cache, next.Gate
+	if next.Server.ID != "" {
+		p.Server = next.Server
+	}
 	p.Keeper.Use(p.Cache, p.Gate)
 	if opened {
 		p.Keeper.Sweep()
-		p.swept = r.clock.Now()
+		p.swept, p.opened = r.clock.Now(), r.clock.Now()
 	}
 	r.mu.Unlock()
 	if opened {
@@ -196,10 +217,31 @@ func (r *Registry) start(name types.NamespacedName) *Pool {
 // Failed closes the gate of a pool whose connection c was found broken, and has it checked. nil stands for the
 // connection in use.
 func (r *Registry) Failed(ctx context.Context, name types.NamespacedName, c *cache.Pool) {
-	if live, ok := r.Get(name); ok && (c == nil || c == live.Cache) {
-		r.Close(name)
-		r.tell.Failed(ctx, name)
+	r.mu.Lock()
+	p := r.live[name]
+	if p == nil || c != nil && c != p.Cache {
+		r.mu.Unlock()
+		return
 	}
+	r.shut(p)
+	if now := r.clock.Now(); now.Sub(p.opened) < stable {
+		p.notBefore = now.Add(min(maxPause, time.Second<<min(p.flaps, 10)))
+		p.flaps++
+	} else {
+		p.flaps = 0
+	}
+	r.mu.Unlock()
+	r.tell.Failed(ctx, name)
+}
+
+// Pause is how long to wait before the next Connect: none, unless the pool keeps failing soon after it has opened.
+func (r *Registry) Pause(name types.NamespacedName) time.Duration {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if p := r.live[name]; p != nil && p.Gate == keeper.Closed {
+		return max(0, p.notBefore.Sub(r.clock.Now()))
+	}
+	return 0
 }
 
 // Close the gate of a pool: nothing is read or written until the next Connect.
@@ -207,9 +249,13 @@ func (r *Registry) Close(name types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.live[name]; p != nil {
-		p.Gate = keeper.Closed
-		p.Keeper.Use(p.Cache, keeper.Closed)
+		r.shut(p)
 	}
+}
+
+func (*Registry) shut(p *Pool) {
+	p.Gate = keeper.Closed
+	p.Keeper.Use(p.Cache, keeper.Closed)
 }
 
 // Get the live side of a pool as it is now; false when it never connected.
@@ -250,19 +296,31 @@ func (r *Registry) Remove(name types.NamespacedName) error {
 	return p.Cache.Stop()
 }
 
-// Keep hands the key of an entry to the keeper of a pool, and takes it from the keeper that had it.
-func (r *Registry) Keep(ctx context.Context, pool, entry types.NamespacedName, d keeper.Declaration, settled bool) (keeper.Outcome, bool) {
+// Abandon whatever is to be done about a key that an entry has declared; the key stays.
+func (r *Registry) Abandon(pool, entry types.NamespacedName, key string) {
+	if live, ok := r.Get(pool); ok {
+		live.Keeper.Abandon(entry, key)
+	}
+}
+
+// Settle has the key of an entry kept by no other pool's keeper.
+func (r *Registry) Settle(pool, entry types.NamespacedName) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if old, ok := r.home[entry]; ok && old != pool && r.live[old] != nil {
 		r.live[old].Keeper.Drop(entry)
 	}
 	r.home[entry] = pool
-	p := r.live[pool]
-	r.mu.Unlock()
-	if p == nil {
+}
+
+// Keep hands the key of an entry to the keeper of a pool, and takes it from the keeper that had it.
+func (r *Registry) Keep(ctx context.Context, pool, entry types.NamespacedName, d keeper.Declaration, settled bool) (keeper.Outcome, bool) {
+	r.Settle(pool, entry)
+	live, ok := r.Get(pool)
+	if !ok {
 		return keeper.Outcome{}, false
 	}
-	return p.Keeper.Keep(ctx, entry, d, settled)
+	return live.Keeper.Keep(ctx, entry, d, settled)
 }
 
 // Drop stops keeping the key of an entry; the key stays.

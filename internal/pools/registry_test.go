@@ -73,10 +73,17 @@ func at(m *miniredis.Miniredis) cache.Options {
 	return cache.Options{Address: m.Addr(), Prefix: "p:", Timeout: 5 * time.Second}
 }
 
+// try to connect a pool.
+func (b *bench) try(id pools.Identity, o cache.Options) error {
+	b.t.Helper()
+	_, err := b.Connect(b.t.Context(), id, o)
+	return err
+}
+
 // connect pool main, which must work.
 func (b *bench) connect(generation int64, o cache.Options) pools.Pool {
 	b.t.Helper()
-	b.Expect(b.Connect(b.t.Context(), identity(generation), o)).To(Succeed())
+	b.Expect(b.try(identity(generation), o)).To(Succeed())
 	live, ok := b.Get(name("main"))
 	b.Expect(ok).To(BeTrue())
 	return live
@@ -120,7 +127,7 @@ func TestANewConnectionThatDoesNotWorkChangesNothing(t *testing.T) {
 	there.RequireAuth("hunter2")
 	first := b.connect(1, at(here))
 	b.heard()
-	err := b.Connect(t.Context(), identity(2), at(there))
+	err := b.try(identity(2), at(there))
 	b.Expect(cache.Is(err, cache.ReasonAuthenticationFailed)).To(BeTrue())
 	live, _ := b.Get(name("main"))
 	b.Expect(live.Cache).To(BeIdenticalTo(first.Cache))
@@ -146,7 +153,7 @@ func TestAPoolThatBreaksIsClosedUntilItIsBack(t *testing.T) {
 	b.Eventually(b.heard).Should(Equal([]string{"failed main"}))
 	live, _ = b.Get(name("main"))
 	b.Expect(live.Gate).To(Equal(keeper.Closed))
-	b.Expect(cache.Is(b.Connect(t.Context(), identity(1), o), cache.ReasonConnectionFailed)).To(BeTrue())
+	b.Expect(cache.Is(b.try(identity(1), o), cache.ReasonConnectionFailed)).To(BeTrue())
 	_, done := b.keep("b")
 	b.Expect(done).To(BeFalse())
 
@@ -159,7 +166,7 @@ func TestAPoolThatBreaksIsClosedUntilItIsBack(t *testing.T) {
 func TestAFullServerIsOpenForDeletionsOnly(t *testing.T) {
 	b, m := newBench(t), redistest.Miniredis(t)
 	m.SetError("OOM command not allowed when used memory > 'maxmemory'.")
-	b.Expect(cache.Is(b.Connect(t.Context(), identity(1), at(m)), cache.ReasonOutOfMemory)).To(BeTrue())
+	b.Expect(cache.Is(b.try(identity(1), at(m)), cache.ReasonOutOfMemory)).To(BeTrue())
 	live, ok := b.Get(name("main"))
 	b.Expect(ok).To(BeTrue())
 	b.Expect(live.Gate).To(Equal(keeper.DeletionsOnly))
@@ -200,7 +207,7 @@ func TestAPoolOfTheSameNameIsAnotherPool(t *testing.T) {
 	b, m := newBench(t), redistest.Miniredis(t)
 	first := b.connect(1, at(m))
 	b.keep("a")
-	b.Expect(b.Connect(t.Context(), pools.Identity{Name: name("main"), UID: "2", Generation: 1}, at(m))).To(Succeed())
+	b.Expect(b.try(pools.Identity{Name: name("main"), UID: "2", Generation: 1}, at(m))).To(Succeed())
 	second, _ := b.Get(name("main"))
 	b.Expect(second.Cache).NotTo(BeIdenticalTo(first.Cache))
 	b.Expect(second.Keeper).NotTo(BeIdenticalTo(first.Keeper))
@@ -213,7 +220,7 @@ func TestAPoolOfTheSameNameIsAnotherPool(t *testing.T) {
 func TestAnEntryIsKeptByOnePoolOnly(t *testing.T) {
 	b, here, there := newBench(t), redistest.Miniredis(t), redistest.Miniredis(t)
 	first := b.connect(1, at(here))
-	b.Expect(b.Connect(t.Context(), pools.Identity{Name: name("other"), UID: "2"}, at(there))).To(Succeed())
+	b.Expect(b.try(pools.Identity{Name: name("other"), UID: "2"}, at(there))).To(Succeed())
 	b.keep("a")
 	b.keep("stays")
 	_, done := b.Keep(t.Context(), name("other"), name("a"), keeper.Declaration{Key: "a", Value: "v", Digest: "v"}, false)
@@ -255,6 +262,6 @@ func TestAnAttemptIsRemembered(t *testing.T) {
 	b.Expect(b.WasAttempted(name("main"))).To(BeFalse())
 	b.Attempted(name("main"))
 	b.Expect(b.WasAttempted(name("main"))).To(BeTrue())
-	b.Expect(b.Connect(t.Context(), identity(1), cache.Options{Address: "127.0.0.1:1", Prefix: "p:", Timeout: time.Second})).
+	b.Expect(b.try(identity(1), cache.Options{Address: "127.0.0.1:1", Prefix: "p:", Timeout: time.Second})).
 		To(Satisfy(func(err error) bool { _, ok := errors.AsType[*cache.Error](err); return ok }))
 }
