@@ -198,17 +198,27 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 			return "", nil
 		case done:
 			waiting = status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be deleted yet: %s", refusal(outcome.Err).Message)
+		default:
+			waiting = status.Progressing("The key is being deleted")
 		}
 	}
-	expired := !entry.DeletionTimestamp.IsZero() && r.clock.Since(entry.DeletionTimestamp.Time) >= deletionPatience
-	doomed := !pool.DeletionTimestamp.IsZero() && r.registry.WasAttempted(name) && (!ok || live.Gate == keeper.Closed)
-	if expired || doomed {
-		if ok {
-			live.Keeper.Abandon(id, key)
-		}
-		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q cannot serve", pool.EffectiveKeyPrefix()+key, pool.Name), nil
+	if !r.hopeless(entry, pool, ok && live.Gate >= keeper.DeletionsOnly) {
+		return "", waiting.In(deletionRetry)
 	}
-	return "", waiting.In(deletionRetry)
+	r.registry.Abandon(name, id, key)
+	return fmt.Sprintf("Key %q stays in Redis, since CachePool %q cannot serve", pool.EffectiveKeyPrefix()+key, pool.Name), nil
+}
+
+// hopeless says whether to give up on a key: after a while, or at once when the pool does not serve and is being deleted
+// too.
+func (r *cacheEntryReconciler) hopeless(entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, serves bool) bool {
+	if entry.DeletionTimestamp.IsZero() {
+		return false
+	}
+	if r.clock.Since(entry.DeletionTimestamp.Time) >= deletionPatience {
+		return true
+	}
+	return !serves && !pool.DeletionTimestamp.IsZero() && r.registry.WasAttempted(client.ObjectKeyFromObject(pool))
 }
 
 // tellLeft says in the log and in events which keys stay.

@@ -170,7 +170,7 @@ func TestAPoolRecoversWhenItsServerIsMended(t *testing.T) {
 func TestAPoolNamesTheCommandThatItsUserMayNotRun(t *testing.T) {
 	w, _ := newRealWorld(t)
 	p := w.ready()
-	for _, command := range []string{"exists", "pttl", "get", "scan", "unlink", "set"} {
+	for _, command := range []string{"exists", "pttl", "getrange", "scan", "unlink", "set"} {
 		w.Expect(w.redis.Do(t.Context(), "acl", "setuser", "default", "-"+command).Err()).To(Succeed())
 		w.look(p)
 		w.becomes(p, stalls("PermissionDenied"))

@@ -71,7 +71,7 @@ func runAll(m *testing.M) (code int, err error) {
 	if k8s, err = client.NewWithWatch(env.Config, client.Options{Scheme: scheme}); err != nil {
 		return 1, err
 	}
-	ctx, stop := context.WithCancel(context.Background()) //nolint:usetesting // there is no test yet
+	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
 	go func() {
 		stopped <- operator.Run(ctx, env.Config, operator.Options{MetricsAddress: "0", ProbeAddress: "0"})

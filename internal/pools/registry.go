@@ -146,8 +146,20 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) (m
 		defer live.Cache.Stop() //nolint:errcheck // nothing depends on the old connection any more
 	}
 	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate}) //nolint:contextcheck // a keeper outlives the call that starts it
-	elsewhere := live.options.Address != o.Address || live.options.Database != o.Database
-	return live.Cache != nil && elsewhere && (live.Server.ID == "" || live.Server.ID != server.ID || live.options.Database != o.Database), err
+	return live.moved(o, server), err
+}
+
+// moved says whether options lead to other keys than before: in another database, or at another address where another
+// server answers.
+func (p Pool) moved(to cache.Options, server cache.Server) bool {
+	switch {
+	case p.Cache == nil:
+		return false
+	case p.options.Database != to.Database:
+		return true
+	default:
+		return p.options.Address != to.Address && (server.ID == "" || server.ID != p.Server.ID)
+	}
 }
 
 // Check the connection that serves, whatever options it was made with.
@@ -175,7 +187,7 @@ func (r *Registry) put(next Pool) {
 	restarted := next.Server.ID != "" && next.Server.ID != p.Server.ID
 	opened := next.Gate != keeper.Closed && (p.Gate == keeper.Closed || p.Cache != next.Cache || restarted)
 	p.identity, p.options, p.Cache, p.Gate = next.identity, next.options, next.Cache, next.Gate
-	if next.Server.ID != "" {
+	if next.Server != (cache.Server{}) { // or else it did not answer, and what is known is still the best guess
 		p.Server = next.Server
 	}
 	p.Keeper.Use(p.Cache, p.Gate)
