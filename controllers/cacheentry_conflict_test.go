@@ -144,6 +144,8 @@ func TestAHolderInAnotherNamespaceIsNotNamed(t *testing.T) {
 	w.create(older)
 	w.becomes(older, isWarm)
 
+	// Within the same second, names would decide which is older, and those of namespaces are random here.
+	w.Eventually(time.Now).Should(BeTemporally(">", older.CreationTimestamp.Add(time.Second)))
 	there := *w
 	there.namespace = controlplane.Namespace(t, k8s)
 	there.ready(under("shared:"))

@@ -36,7 +36,7 @@ type cacheEntryReconciler struct {
 	tellRivals func(ctx context.Context, entry types.NamespacedName, changed []claims.Place)
 }
 
-// +kubebuilder:rbac:groups=cachewright.dev,resources=cacheentries,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=cachewright.dev,resources=cacheentries,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cacheentries/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=configmaps;secrets,verbs=get;list;watch
 

@@ -46,7 +46,7 @@ type cachePoolReconciler struct {
 	backoff workqueue.TypedRateLimiter[reconcile.Request]
 }
 
-// +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch

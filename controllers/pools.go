@@ -65,7 +65,7 @@ func (f *poolFinder) serving(ctx context.Context, obj status.Object, ref v1alpha
 	switch {
 	case !f.synced():
 		return nil, status.Silent(startupDelay)
-	case ok && live.Gate >= gate:
+	case ok && live.For(pool.UID) && live.Gate >= gate:
 		return &livePool{CachePool: pool, Pool: live, name: name}, nil
 	default:
 		return nil, f.notReady(obj, pool)

@@ -54,6 +54,9 @@ func (p Pool) Outlives(id Identity, o cache.Options) bool {
 	return p.Cache != nil && p.identity.UID == id.UID && !same(p.options, o)
 }
 
+// For says whether the connection was made for the CachePool with this UID.
+func (p Pool) For(uid types.UID) bool { return p.identity.UID == uid }
+
 // Uses says whether the connection was made with these options.
 func (p Pool) Uses(o cache.Options) bool { return p.Cache != nil && same(p.options, o) }
 

@@ -51,12 +51,10 @@ var rights = map[string]string{
 	"secrets get":                                      "credentials of pools and sources of entries are read when they change",
 	"secrets list":                                     "their names and versions are watched, not their contents",
 	"secrets watch":                                    "a rotated password is used at once",
-	"cachepools.cachewright.dev get":                   "common to all who watch: the finalizer's patch reads nothing, but a look for one pool may",
 	"cachepools.cachewright.dev list":                  "the cache of the operator",
 	"cachepools.cachewright.dev watch":                 "the cache of the operator",
 	"cachepools.cachewright.dev patch":                 "the finalizer",
 	"cachepools/status.cachewright.dev patch":          "the status",
-	"cacheentries.cachewright.dev get":                 "as for pools",
 	"cacheentries.cachewright.dev list":                "the cache of the operator",
 	"cacheentries.cachewright.dev watch":               "the cache of the operator",
 	"cacheentries.cachewright.dev patch":               "the finalizer, and the record of what was written",
@@ -79,7 +77,6 @@ var rights = map[string]string{
 
 // seldom are the rights that the story below makes no use of.
 var seldom = []string{
-	"cachepools.cachewright.dev get", "cacheentries.cachewright.dev get", // answered from the cache
 	"events patch", "events.events.k8s.io patch", // only for what happens again and again within minutes
 	// Where the API server can, a watch begins with what is there.
 	"cachepools.cachewright.dev list", "cacheentries.cachewright.dev list", "cacheflushes.cachewright.dev list", "configmaps list", "secrets list",
