@@ -18,48 +18,6 @@ import (
 	"github.com/cachewright/cachewright/internal/keeper"
 )
 
-// Pool is the live side of one CachePool.
-type Pool struct {
-	// Cache is the connection.
-	Cache *cache.Pool
-	// Server that answered to the last check.
-	Server cache.Server
-	// Keeper of the pool's declared keys.
-	Keeper *keeper.Keeper
-	// Gate says what the pool may be used for.
-	Gate keeper.Gate
-
-	identity Identity
-	options  cache.Options
-	// swept and opened are when all keys were last looked at, and when the pool began to serve.
-	swept, opened time.Time
-	// flaps is how often it has failed soon after that, and notBefore when it may be tried again.
-	flaps     int
-	notBefore time.Time
-	stop      context.CancelFunc
-}
-
-// Identity of a CachePool, as far as a connection depends on it.
-type Identity struct {
-	Name       types.NamespacedName
-	UID        types.UID
-	Generation int64
-}
-
-// Serves says whether the connection was made for this very pool and spec.
-func (p Pool) Serves(id Identity) bool { return p.Cache != nil && p.identity == id }
-
-// Outlives says whether the connection was made for this very pool, by another spec or with other options.
-func (p Pool) Outlives(id Identity, o cache.Options) bool {
-	return p.Cache != nil && p.identity.UID == id.UID && !same(p.options, o)
-}
-
-// For says whether the connection was made for the CachePool with this UID.
-func (p Pool) For(uid types.UID) bool { return p.identity.UID == uid }
-
-// Uses says whether the connection was made with these options.
-func (p Pool) Uses(o cache.Options) bool { return p.Cache != nil && same(p.options, o) }
-
 // Listeners are told what happens to objects. They may block until the context ends.
 type Listeners struct {
 	// Entry : the outcome of an entry's key is another than its owner last saw.
@@ -150,19 +108,6 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) (m
 	}
 	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate}) //nolint:contextcheck // a keeper outlives the call that starts it
 	return live.moved(o, server), err
-}
-
-// moved says whether options lead to other keys than before: in another database, or at another address where another
-// server answers.
-func (p Pool) moved(to cache.Options, server cache.Server) bool {
-	switch {
-	case p.Cache == nil:
-		return false
-	case p.options.Database != to.Database:
-		return true
-	default:
-		return p.options.Address != to.Address && (server.ID == "" || server.ID != p.Server.ID)
-	}
 }
 
 // Check the connection that serves, whatever options it was made with.
@@ -346,22 +291,4 @@ func (r *Registry) Drop(entry types.NamespacedName) {
 		p.Keeper.Drop(entry)
 	}
 	delete(r.home, entry)
-}
-
-// gateAfter says what a pool may be used for after a check.
-func gateAfter(err error) keeper.Gate {
-	switch {
-	case err == nil:
-		return keeper.Open
-	case cache.Is(err, cache.ReasonOutOfMemory):
-		return keeper.DeletionsOnly
-	default:
-		return keeper.Closed
-	}
-}
-
-// same says whether two connections would be the same.
-func same(a, b cache.Options) bool {
-	return a.Address == b.Address && a.Database == b.Database && a.Username == b.Username &&
-		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout
 }

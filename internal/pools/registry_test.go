@@ -265,3 +265,33 @@ func TestAnAttemptIsRemembered(t *testing.T) {
 	b.Expect(b.try(identity(1), cache.Options{Address: "127.0.0.1:1", Prefix: "p:", Timeout: time.Second})).
 		To(Satisfy(func(err error) bool { _, ok := errors.AsType[*cache.Error](err); return ok }))
 }
+
+func TestAPoolThatBreaksSoonAfterItOpensIsTriedEverMoreSeldom(t *testing.T) {
+	b, m := newBench(t), redistest.Miniredis(t)
+	b.connect(1, at(m))
+	b.Expect(b.Pause(name("main"))).To(BeZero())
+	last := time.Duration(0)
+	for range 3 {
+		b.Failed(t.Context(), name("main"), nil)
+		b.Expect(b.Pause(name("main"))).To(BeNumerically(">", last))
+		last = b.Pause(name("main"))
+		b.connect(1, at(m))
+		b.Expect(b.Pause(name("main"))).To(BeZero(), "it serves")
+	}
+}
+
+func TestWhetherAPoolHasMoved(t *testing.T) {
+	b, m := newBench(t), redistest.Start(t)
+	here := cache.Options{Address: m.Addr, Prefix: "p:", Timeout: 5 * time.Second}
+	alias, third := here, here
+	alias.Address, third.Database = "localhost"+m.Addr[len("127.0.0.1"):], 3
+	elsewhere := cache.Options{Address: redistest.Start(t).Addr, Prefix: "p:", Timeout: 5 * time.Second}
+	for i, step := range []struct {
+		to    cache.Options
+		moved bool
+	}{{here, false}, {here, false}, {alias, false}, {elsewhere, true}, {here, true}, {third, true}} {
+		moved, err := b.Connect(t.Context(), identity(int64(i)), step.to)
+		b.Expect(err).NotTo(HaveOccurred())
+		b.Expect(moved).To(Equal(step.moved), "step %d", i)
+	}
+}

@@ -1,0 +1,87 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package pools
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/keeper"
+)
+
+// Pool is the live side of one CachePool.
+type Pool struct {
+	// Cache is the connection.
+	Cache *cache.Pool
+	// Server that answered to the last check.
+	Server cache.Server
+	// Keeper of the pool's declared keys.
+	Keeper *keeper.Keeper
+	// Gate says what the pool may be used for.
+	Gate keeper.Gate
+
+	identity Identity
+	options  cache.Options
+	// swept and opened are when all keys were last looked at, and when the pool began to serve.
+	swept, opened time.Time
+	// flaps is how often it has failed soon after that, and notBefore when it may be tried again.
+	flaps     int
+	notBefore time.Time
+	stop      context.CancelFunc
+}
+
+// Identity of a CachePool, as far as a connection depends on it.
+type Identity struct {
+	Name       types.NamespacedName
+	UID        types.UID
+	Generation int64
+}
+
+// Serves says whether the connection was made for this very pool and spec.
+func (p Pool) Serves(id Identity) bool { return p.Cache != nil && p.identity == id }
+
+// Outlives says whether the connection was made for this very pool, by another spec or with other options.
+func (p Pool) Outlives(id Identity, o cache.Options) bool {
+	return p.Cache != nil && p.identity.UID == id.UID && !same(p.options, o)
+}
+
+// For says whether the connection was made for the CachePool with this UID.
+func (p Pool) For(uid types.UID) bool { return p.identity.UID == uid }
+
+// Uses says whether the connection was made with these options.
+func (p Pool) Uses(o cache.Options) bool { return p.Cache != nil && same(p.options, o) }
+
+// moved says whether options lead to other keys than before: in another database, or at another address where another
+// server answers.
+func (p Pool) moved(to cache.Options, server cache.Server) bool {
+	switch {
+	case p.Cache == nil:
+		return false
+	case p.options.Database != to.Database:
+		return true
+	default:
+		return p.options.Address != to.Address && (server.ID == "" || server.ID != p.Server.ID)
+	}
+}
+
+// gateAfter says what a pool may be used for after a check.
+func gateAfter(err error) keeper.Gate {
+	switch {
+	case err == nil:
+		return keeper.Open
+	case cache.Is(err, cache.ReasonOutOfMemory):
+		return keeper.DeletionsOnly
+	default:
+		return keeper.Closed
+	}
+}
+
+// same says whether two connections would be the same.
+func same(a, b cache.Options) bool {
+	return a.Address == b.Address && a.Database == b.Database && a.Username == b.Username &&
+		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout
+}
