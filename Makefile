@@ -84,11 +84,11 @@ test: controlplane ## Run every test; REQUIRE_REDIS=1 fails those that find no r
 
 .PHONY: run
 run: controlplane ## Run the operator on a local control plane
-	go run ./hack/run
+	go build -o bin/local ./hack/run && exec bin/local
 
 .PHONY: demo
 demo: controlplane ## Play the demo on a local control plane, and end
-	go run ./hack/run --demo
+	go build -o bin/local ./hack/run && exec bin/local --demo
 
 .PHONY: clean
 clean: ## Remove what make has built (the user's cache folder stays)
