@@ -63,6 +63,7 @@ func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.Ca
 	r.tellRivals(ctx, name, r.claims.Set(claimOf(entry)))
 	if entry.Spec.Suspend {
 		r.registry.Drop(name)
+		r.abandonAll(entry)
 		return status.Suspended(v1alpha1.ReasonSuspended, "The entry is suspended"), nil
 	}
 	pool, err := r.pools.serving(ctx, entry, entry.Spec.PoolRef, keeper.Open)
@@ -70,17 +71,16 @@ func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.Ca
 		r.registry.Settle(claimOf(entry).Pool, name)
 		return nil, err
 	}
-	if err := r.holds(ctx, entry, pool); err != nil {
+	content := content{}
+	if err = r.holds(ctx, entry, pool); err == nil {
+		content, err = r.content(ctx, entry)
+	}
+	if err != nil {
 		r.dropOn(name, err)
 		return nil, err
 	}
 	former, err := r.record(ctx, entry, pool)
 	if err != nil {
-		return nil, err
-	}
-	content, err := r.content(ctx, entry)
-	if err != nil {
-		r.dropOn(name, err)
 		return nil, err
 	}
 	verdict, err := r.keep(ctx, entry, pool, content)

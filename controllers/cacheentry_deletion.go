@@ -52,6 +52,7 @@ type locationPool struct {
 // be retained. It returns the other locations on record: those that the entry has moved away from.
 func (r *cacheEntryReconciler) record(ctx context.Context, entry *v1alpha1.CacheEntry, pool *livePool) ([]location, error) {
 	if entry.EffectiveDeletionPolicy() == v1alpha1.DeletionRetain {
+		r.abandonAll(entry)
 		return nil, r.setRecord(ctx, entry, nil)
 	}
 	here := location{Pool: locationPool{Namespace: pool.Namespace, Name: pool.CachePool.Name, UID: pool.UID}, Key: entry.Spec.Key}
@@ -69,7 +70,7 @@ func recordOf(entry *v1alpha1.CacheEntry) []location {
 	if err := json.Unmarshal([]byte(entry.Annotations[recordAnnotation]), &recorded); err != nil {
 		return nil // not there, or edited beyond recognition
 	}
-	return recorded
+	return slices.DeleteFunc(recorded, func(l location) bool { return l.Key == "" })
 }
 
 // setRecord and the finalizer in one patch, or remove both when nothing is on record. It writes only a change.
@@ -99,8 +100,7 @@ func (r *cacheEntryReconciler) leave(ctx context.Context, entry *v1alpha1.CacheE
 	if len(former) == 0 {
 		return v, nil
 	}
-	present := slices.DeleteFunc(recordOf(entry), func(l location) bool { return slices.Contains(former, l) })
-	waiting, err := r.releaseAll(ctx, entry, former, present)
+	waiting, err := r.releaseAll(ctx, entry, former)
 	if waiting != nil {
 		v = v.In(deletionRetry)
 	}
@@ -119,7 +119,7 @@ func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.Cache
 	if len(recorded) == 0 { // somebody has removed the record; the spec is the next best
 		recorded = []location{{Pool: locationPool{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key}}
 	}
-	waiting, err := r.releaseAll(ctx, entry, recorded, nil)
+	waiting, err := r.releaseAll(ctx, entry, recorded)
 	switch {
 	case err != nil:
 		return nil, err
@@ -130,25 +130,40 @@ func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.Cache
 	return status.Silent(0), nil
 }
 
-// releaseAll releases locations. On record stay those that are kept, and those that cannot be released yet; there is a
-// verdict then that says why.
-func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.CacheEntry, locations, keep []location) (waiting *status.Verdict, err error) {
+// releaseAll releases locations and takes them off the record. Those that cannot be released yet stay on it, and the
+// verdict says why.
+func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.CacheEntry, locations []location) (*status.Verdict, error) {
+	recorded := recordOf(entry)
+	if len(recorded) == 0 {
+		recorded = locations
+	}
+	var waiting *status.Verdict
 	var notes []string
 	for _, l := range locations {
 		note, err := r.release(ctx, entry, l)
-		if verdict, ok := errors.AsType[*status.Verdict](err); ok {
-			waiting, keep = verdict, append(keep, l)
-			continue
-		} else if err != nil {
+		verdict, ok := errors.AsType[*status.Verdict](err)
+		switch {
+		case ok:
+			waiting = verdict
+		case err != nil:
 			return nil, err
+		default:
+			notes = append(notes, note)
+			recorded = slices.DeleteFunc(slices.Clone(recorded), func(o location) bool { return o == l })
 		}
-		notes = append(notes, note)
 	}
-	if err := r.setRecord(ctx, entry, keep); err != nil {
+	if err := r.setRecord(ctx, entry, recorded); err != nil {
 		return nil, err
 	}
 	r.tellLeft(ctx, entry, notes)
 	return waiting, nil
+}
+
+// abandonAll gives up every deletion that was asked for: the keys are to stay.
+func (r *cacheEntryReconciler) abandonAll(entry *v1alpha1.CacheEntry) {
+	for _, l := range recordOf(entry) {
+		r.registry.Abandon(types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name}, client.ObjectKeyFromObject(entry), l.Key)
+	}
 }
 
 // release one location: its key is deleted, or it stays for a reason. A note says so when somebody should know.
@@ -212,13 +227,10 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 // hopeless says whether to give up on a key: after a while, or at once when the pool does not serve and is being deleted
 // too.
 func (r *cacheEntryReconciler) hopeless(entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, serves bool) bool {
-	if entry.DeletionTimestamp.IsZero() {
-		return false
-	}
-	if r.clock.Since(entry.DeletionTimestamp.Time) >= deletionPatience {
+	if !serves && !pool.DeletionTimestamp.IsZero() && r.registry.WasAttempted(client.ObjectKeyFromObject(pool)) {
 		return true
 	}
-	return !serves && !pool.DeletionTimestamp.IsZero() && r.registry.WasAttempted(client.ObjectKeyFromObject(pool))
+	return !entry.DeletionTimestamp.IsZero() && r.clock.Since(entry.DeletionTimestamp.Time) >= deletionPatience
 }
 
 // tellLeft says in the log and in events which keys stay.

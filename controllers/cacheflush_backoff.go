@@ -24,7 +24,13 @@ const (
 // anew has forgotten, and tries at once.
 type backoff struct {
 	mu    sync.Mutex
-	until map[types.NamespacedName]time.Time
+	until map[types.NamespacedName]hold
+}
+
+// hold is until when the flush with this UID must wait.
+type hold struct {
+	uid   types.UID
+	until time.Time
 }
 
 // retryAfter is how long a flush waits that has failed so many times before.
@@ -37,16 +43,19 @@ func (b *backoff) hold(flush *v1alpha1.CacheFlush, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.until == nil {
-		b.until = map[types.NamespacedName]time.Time{}
+		b.until = map[types.NamespacedName]hold{}
 	}
-	b.until[client.ObjectKeyFromObject(flush)] = until
+	b.until[client.ObjectKeyFromObject(flush)] = hold{uid: flush.UID, until: until}
 }
 
 // left is how long a flush must still wait.
 func (b *backoff) left(flush *v1alpha1.CacheFlush, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.until[client.ObjectKeyFromObject(flush)].Sub(now)
+	if h := b.until[client.ObjectKeyFromObject(flush)]; h.uid == flush.UID {
+		return h.until.Sub(now)
+	}
+	return 0
 }
 
 // forget a flush that is no more.

@@ -57,7 +57,7 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		verdict = verdict.Also(func() { flush.Status.Target = target(&flush.Spec) })
 	}
 	result, err := r.finish(context.WithoutCancel(ctx), flush, verdict, err) // also when the operator is stopped
-	if !running(flush) || !flush.DeletionTimestamp.IsZero() {
+	if verdict != nil && verdict.Written && (!running(flush) || !flush.DeletionTimestamp.IsZero()) {
 		r.turns.end(req.NamespacedName)
 	}
 	return result, err

@@ -42,7 +42,7 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 	stop := func() bool { return ctx.Err() != nil || !r.clock.Now().Before(deadline) }
 	result, err := scan(context.WithoutCancel(ctx), flush, pool.Cache, options, stop)
 	if cache.ServerWide(err) {
-		r.registry.Failed(ctx, pool.name, pool.Cache)
+		r.registry.Failed(ctx, pool.name, pool.Cache, err)
 	}
 	v := conclude(flush, result, err)
 	v.Update = func() {

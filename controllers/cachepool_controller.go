@@ -96,8 +96,9 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	id := pools.Identity{Name: name, UID: pool.UID, Generation: pool.Generation}
 	options, secretVersion, err := r.options(ctx, pool)
 	live, _ := r.registry.Get(name)
-	if pause := r.registry.Pause(name); pause > 0 && live.Uses(options) {
-		return status.Waiting(v1alpha1.ReasonConnectionFailed, "The connection breaks soon after it is made").In(pause)
+	pause, failure := r.registry.Pause(name)
+	if pause > 0 && live.Uses(options) {
+		return explain(failure).In(pause)
 	}
 	moved := false
 	if err == nil {
@@ -115,7 +116,7 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 		r.registry.Sweep(name, period)
 		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(period, jitter)).
 			Also(func() { publish(pool, live.Server, secretVersion) })
-	case live.Outlives(id, options) && r.registry.Check(ctx, name) == nil:
+	case live.Outlives(id, options) && pause == 0 && r.registry.Check(ctx, name) == nil:
 		// What worked goes on working. Where the spec is the same, it is a Secret that has changed for the worse.
 		r.registry.Sweep(name, period)
 		verdict := explain(err)
@@ -181,14 +182,20 @@ func (r *cachePoolReconciler) options(ctx context.Context, pool *v1alpha1.CacheP
 // inUse says whether entries or running flushes of the pool's namespace need it still.
 func (r *cachePoolReconciler) inUse(ctx context.Context, pool *v1alpha1.CachePool) (bool, error) {
 	var entries v1alpha1.CacheEntryList
-	if err := r.List(ctx, &entries, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}, client.Limit(1)); err != nil {
+	if err := r.List(ctx, &entries, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}, client.UnsafeDisableDeepCopy); err != nil {
 		return false, err
+	}
+	if slices.ContainsFunc(entries.Items, func(e v1alpha1.CacheEntry) bool {
+		// A suspended entry does not delete what it has left behind in a pool.
+		return e.Spec.PoolRef.Name == pool.Name || !e.Spec.Suspend
+	}) {
+		return true, nil
 	}
 	var flushes v1alpha1.CacheFlushList
 	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}); err != nil {
 		return false, err
 	}
-	return len(entries.Items) > 0 || slices.ContainsFunc(flushes.Items, func(f v1alpha1.CacheFlush) bool { return running(&f) && f.DeletionTimestamp.IsZero() }), nil
+	return slices.ContainsFunc(flushes.Items, func(f v1alpha1.CacheFlush) bool { return running(&f) && f.DeletionTimestamp.IsZero() }), nil
 }
 
 // hold the pool by a finalizer.

@@ -116,3 +116,57 @@ func TestGoingBackToAKeyKeepsIt(t *testing.T) {
 	w.holds("glimr:cache:main:a", "value of a")
 	w.Consistently(func() int64 { return w.redis.Exists(t.Context(), "glimr:cache:main:a").Val() }, "1s").Should(Equal(int64(1)))
 }
+
+func TestAnEntryThatNeverWroteDeletesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.ready()
+	w.set("glimr:cache:main:a", "somebody else's")
+	e := w.entry("a", func(e *v1alpha1.CacheEntry) {
+		e.Spec.Value, e.Spec.ValueFrom = nil, &v1alpha1.ValueSource{ConfigMapKeyRef: &v1alpha1.KeyReference{Name: "mistyped", Key: "k"}}
+	})
+	w.create(e)
+	w.becomes(e, "Ready=False/SourceNotFound Reconciling=True/ProgressingWithRetry")
+	w.Expect(k8s.Delete(t.Context(), e)).To(Succeed())
+	w.vanishes(e)
+	w.Consistently(func() string { return w.redis.Get(t.Context(), "glimr:cache:main:a").Val() }, "500ms").Should(Equal("somebody else's"))
+}
+
+func TestADeadPoolThatIsDeletedIsNotHeldByAKeyThatWasLeftInIt(t *testing.T) {
+	w := newWorld(t)
+	dead := redistest.Miniredis(t)
+	p := w.ready(func(p *v1alpha1.CachePool) { p.Spec.Addresses = []string{dead.Addr()} })
+	other := w.pool(func(p *v1alpha1.CachePool) { p.Name = "other" })
+	w.create(other)
+	w.becomes(other, connected)
+	e := w.entry("a")
+	w.create(e)
+	w.becomes(e, isWarm)
+
+	dead.Close()
+	update(w, e, func(e *v1alpha1.CacheEntry) { e.Spec.PoolRef.Name = "other" })
+	w.holds("glimr:cache:other:a", "value of a")
+	w.Expect(k8s.Delete(t.Context(), p)).To(Succeed())
+	w.vanishes(p)
+	w.Eventually(func() []string { return w.events(e) }).Should(ContainElement(ContainSubstring("stays in Redis")))
+}
+
+func TestADeletionThatWasAskedForIsGivenUpBySuspension(t *testing.T) {
+	w := newWorld(t)
+	server := redistest.Miniredis(t)
+	p := w.ready(seldom, func(p *v1alpha1.CachePool) { p.Spec.Addresses = []string{server.Addr()} })
+	other := w.pool(func(p *v1alpha1.CachePool) { p.Name = "other" })
+	w.create(other)
+	w.becomes(other, connected)
+	e := w.entry("a")
+	w.create(e)
+	w.becomes(e, isWarm)
+
+	server.SetError("LOADING Redis is loading the dataset in memory")
+	update(w, e, func(e *v1alpha1.CacheEntry) { e.Spec.PoolRef.Name = "other" })
+	w.becomes(p, "Ready=False/Loading Reconciling=True/ProgressingWithRetry")
+	update(w, e, func(e *v1alpha1.CacheEntry) { e.Spec.Suspend = true })
+	w.Eventually(func() string { w.reload(e); return summary(e) }).Should(ContainSubstring("Suspended=True"))
+	server.SetError("")
+	w.becomes(p, connected)
+	w.Consistently(func() bool { return server.Exists("glimr:cache:main:a") }, "1s").Should(BeTrue())
+}

@@ -61,12 +61,14 @@ func (f *finisher) write(ctx context.Context, obj status.Object, v *status.Verdi
 	}
 	status.Set(obj, v, f.clock.Now())
 	if equality.Semantic.DeepEqual(before, obj) {
+		v.Written = true
 		return nil
 	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	if err := f.client.Status().Patch(ctx, obj, patch); err != nil {
 		return err
 	}
+	v.Written = true
 	f.tell(before, obj)
 	return nil
 }

@@ -98,9 +98,17 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 func (s *system) opened(ctx context.Context, name types.NamespacedName) {
 	s.openedForFlushes.tell(ctx, name)
 	s.openedForEntries.tell(ctx, name)
-	for _, p := range s.finder.equivalents(ctx, claims.Place{Pool: name}) {
-		if p.Pool != name {
-			s.openedForEntries.tell(ctx, p.Pool)
+	pool := &v1alpha1.CachePool{}
+	if err := s.mgr.GetClient().Get(ctx, name, pool); err != nil {
+		return // it is gone, and so shares no server
+	}
+	near, err := s.finder.neighbors(ctx, pool)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Pools could not be listed")
+	}
+	for _, n := range near {
+		if n.name != name {
+			s.openedForEntries.tell(ctx, n.name)
 		}
 	}
 }

@@ -68,8 +68,8 @@ type Keeper struct {
 	clock clock.Clock
 	// changed is called when the outcome of an entry is another than its owner last saw.
 	changed func(types.NamespacedName)
-	// unavailable is called when the pool failed; the keeper then waits for Resume.
-	unavailable func()
+	// unavailable is called when the pool failed; the keeper then waits for Use.
+	unavailable func(error)
 	seed        maphash.Seed
 
 	mu    sync.Mutex
@@ -125,7 +125,7 @@ type item struct {
 }
 
 // New makes a Keeper whose gate is closed.
-func New(c clock.Clock, changed func(types.NamespacedName), unavailable func()) *Keeper {
+func New(c clock.Clock, changed func(types.NamespacedName), unavailable func(error)) *Keeper {
 	return &Keeper{
 		clock: c, changed: changed, unavailable: unavailable, seed: maphash.MakeSeed(),
 		items: map[itemKey]*item{}, declared: map[string]int{}, wake: make(chan struct{}, 1),
@@ -142,7 +142,7 @@ func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaratio
 	if it == nil || it.decl.Digest != d.Digest || it.decl.Key != d.Key || it.decl.TTL != d.TTL {
 		sameValue := it != nil && it.decl.Digest == d.Digest && it.decl.Key == d.Key
 		it = k.renew(name, d)
-		k.unforget(d.Key)
+		k.unforget(id, d.Key)
 		if !sameValue {
 			it.stored, it.written = settled, time.Time{}
 		}
@@ -166,6 +166,7 @@ func (k *Keeper) Forget(ctx context.Context, id types.NamespacedName, key string
 		k.drop(kept)
 	}
 	if k.declared[key] > 0 {
+		k.unforget(id, key)
 		k.mu.Unlock()
 		return Outcome{}, true
 	}
@@ -208,12 +209,10 @@ func (k *Keeper) count(it *item, n int) {
 	}
 }
 
-// unforget a key that was to be deleted, since an entry declares it now.
-func (k *Keeper) unforget(key string) {
-	for _, it := range k.deletions {
-		if it.decl.Key == key && k.items[it.itemKey] == it {
-			k.drop(it)
-		}
+// unforget a key that its entry has wanted deleted, since an entry declares it now.
+func (k *Keeper) unforget(id types.NamespacedName, key string) {
+	if it := k.items[itemKey{entry: id, forget: key}]; it != nil {
+		k.drop(it)
 	}
 }
 

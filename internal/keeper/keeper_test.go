@@ -70,7 +70,7 @@ func (b *bench) changed(id types.NamespacedName) {
 	b.news = append(b.news, id.Name)
 }
 
-func (b *bench) unavailable() {
+func (b *bench) unavailable(error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.failures++
@@ -518,6 +518,40 @@ func TestADeclarationCancelsADeletionThatHasNotHappened(t *testing.T) {
 	b.looked(1)
 	b.Expect(b.count("unlink")).To(BeZero())
 	b.Expect(b.redis.Exists(prefix + "a")).To(BeTrue())
+}
+
+func TestADeletionThatWasDoneLongAgoIsNoDeletionNow(t *testing.T) {
+	b := newBench(t)
+	b.running()
+	b.keep("a", "v", 0)
+	b.redis.Server().SetPreHook(nil)
+	b.Use(b.pool, keeper.Closed)
+	_, done := b.Forget(t.Context(), id("a"), "a")
+	b.Expect(done).To(BeFalse())
+	b.Use(b.pool, keeper.Open)
+	b.Eventually(func() bool { return b.redis.Exists(prefix + "a") }).Should(BeFalse())
+
+	// Its owner, who never asked again, comes back to the key and leaves it once more.
+	b.keep("a", "v", 0)
+	b.Expect(b.redis.Exists(prefix + "a")).To(BeTrue())
+	b.Eventually(func() bool { _, done := b.Forget(t.Context(), id("a"), "a"); return done }).Should(BeTrue())
+	b.Expect(b.redis.Exists(prefix + "a")).To(BeFalse())
+}
+
+func TestAServerThatIsDownIsNoKeysFault(t *testing.T) {
+	b := newBench(t)
+	b.running()
+	for i := range 50 {
+		b.keep(fmt.Sprintf("k%d", i), "v", 0)
+	}
+	b.told()
+	b.redis.Close()
+	for outage := range 5 {
+		b.Use(b.pool, keeper.Open)
+		b.Sweep()
+		b.Eventually(b.failed).Should(Equal(outage + 1))
+	}
+	b.Expect(b.told()).To(BeEmpty())
 }
 
 // Something between us and Redis, a proxy for example, may break the connection at one value. The others must not

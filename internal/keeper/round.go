@@ -19,6 +19,9 @@ type round struct {
 	pool  *cache.Pool
 	began time.Time
 	tasks []*task
+	// suspect says that the only task is one that the connection keeps breaking with, and answers that the server
+	// then answers to another command with the same key.
+	suspect, answers bool
 }
 
 // task is one key of a round. It has copies of what the item says, since the owner may change that meanwhile.
@@ -44,10 +47,15 @@ func (k *Keeper) next() *round {
 	}
 	r := &round{pool: k.pool, began: k.clock.Now()}
 	for len(k.deletions) > 0 && len(r.tasks) < roundSize {
-		if it := k.deletions[0]; k.items[it.itemKey] == it { // not abandoned since
+		it := k.deletions[0]
+		k.deletions = k.deletions[1:]
+		switch {
+		case k.items[it.itemKey] != it: // abandoned since
+		case k.declared[it.decl.Key] > 0:
+			k.drop(it)
+		default:
 			r.add(it)
 		}
-		k.deletions = k.deletions[1:]
 	}
 	if len(r.tasks) == 0 && k.gate == Open {
 		k.takeLooks(r)
@@ -69,7 +77,7 @@ func (k *Keeper) takeLooks(r *round) {
 		bytes += len(it.decl.Value)
 		k.looks.remove(it)
 		r.add(it)
-		if suspect {
+		if r.suspect = suspect; suspect {
 			return
 		}
 	}
@@ -101,6 +109,10 @@ func (r *round) work(ctx context.Context) {
 	}
 	r.put(ctx, writes)
 	r.delete(ctx, deletions)
+	if r.suspect && cache.Is(r.tasks[0].err, cache.ReasonConnectionFailed) {
+		_, err := r.pool.Has(ctx, r.tasks[0].decl.Key)
+		r.answers = err == nil
+	}
 }
 
 // decide adds the task to the writes if its key needs one.
@@ -138,7 +150,7 @@ func (r *round) delete(ctx context.Context, tasks []*task) {
 // settle takes the results over, plans the next looks, and tells the owners what is new to them.
 func (k *Keeper) settle(r *round) {
 	var news []types.NamespacedName
-	broken := false
+	var broken error
 	k.mu.Lock()
 	current := k.pool == r.pool // or else another connection has taken over, maybe to another server
 	for _, t := range r.tasks {
@@ -146,20 +158,22 @@ func (k *Keeper) settle(r *round) {
 		case t.version != t.item.version:
 		case !current:
 			k.postpone(t.item)
-		case cache.ServerWide(t.err) && !k.culprit(r, t):
-			broken = true
-			t.item.breaks++
+		case cache.ServerWide(t.err) && !r.culprit(t):
+			broken = t.err
+			if cache.Is(t.err, cache.ReasonConnectionFailed) {
+				t.item.breaks++
+			}
 			k.postpone(t.item)
 		case k.conclude(r, t):
 			news = append(news, t.item.entry)
 		}
 	}
-	if broken {
+	if broken != nil {
 		k.gate = Closed
 	}
 	k.mu.Unlock()
-	if broken {
-		k.unavailable()
+	if broken != nil {
+		k.unavailable(broken)
 	}
 	for _, id := range news {
 		k.changed(id)
@@ -168,8 +182,8 @@ func (k *Keeper) settle(r *round) {
 
 // culprit says whether the connection keeps breaking because of this key alone, for example since a proxy does not let
 // its value through. The error is then the key's, and the others are served.
-func (k *Keeper) culprit(r *round, t *task) bool {
-	if len(r.tasks) > 1 || t.item.breaks < maxBreaks || !cache.Is(t.err, cache.ReasonConnectionFailed) {
+func (r *round) culprit(t *task) bool {
+	if !r.answers {
 		return false
 	}
 	t.err = &cache.Error{Class: cache.Failed, Reason: cache.ReasonCommandFailed, Message: "The connection breaks whenever this key is read or written"}

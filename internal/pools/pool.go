@@ -14,6 +14,8 @@ import (
 )
 
 // Pool is the live side of one CachePool.
+//
+//nolint:recvcheck // all but shut work on copies, which the registry gives away
 type Pool struct {
 	// Cache is the connection.
 	Cache *cache.Pool
@@ -28,10 +30,18 @@ type Pool struct {
 	options  cache.Options
 	// swept and opened are when all keys were last looked at, and when the pool began to serve.
 	swept, opened time.Time
-	// flaps is how often it has failed soon after that, and notBefore when it may be tried again.
+	// failure is the last one, flaps how often it has failed soon after it opened, and notBefore when it may be
+	// tried again.
+	failure   error
 	flaps     int
 	notBefore time.Time
 	stop      context.CancelFunc
+}
+
+// shut the gate of a pool that cannot be used any more for everything.
+func (p *Pool) shut(gate keeper.Gate) {
+	p.Gate = min(p.Gate, gate)
+	p.Keeper.Use(p.Cache, p.Gate)
 }
 
 // Identity of a CachePool, as far as a connection depends on it.
@@ -44,7 +54,7 @@ type Identity struct {
 // Serves says whether the connection was made for this very pool and spec.
 func (p Pool) Serves(id Identity) bool { return p.Cache != nil && p.identity == id }
 
-// Outlives says whether the connection was made for this very pool, by another spec or with other options.
+// Outlives says whether the connection was made for this very pool, but with other options.
 func (p Pool) Outlives(id Identity, o cache.Options) bool {
 	return p.Cache != nil && p.identity.UID == id.UID && !same(p.options, o)
 }

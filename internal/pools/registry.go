@@ -133,7 +133,7 @@ func (r *Registry) put(next Pool) {
 		r.live[name] = p
 	}
 	restarted := next.Server.ID != "" && next.Server.ID != p.Server.ID
-	opened := next.Gate != keeper.Closed && (p.Gate == keeper.Closed || p.Cache != next.Cache || restarted)
+	opened := next.Gate != keeper.Closed && (p.Gate < next.Gate || p.Cache != next.Cache || restarted)
 	p.identity, p.options, p.Cache, p.Gate = next.identity, next.options, next.Cache, next.Gate
 	if next.Server != (cache.Server{}) { // or else it did not answer, and what is known is still the best guess
 		p.Server = next.Server
@@ -165,25 +165,26 @@ func (r *Registry) start(name types.NamespacedName) *Pool {
 	p := &Pool{stop: stop}
 	p.Keeper = keeper.New(r.clock,
 		func(entry types.NamespacedName) { r.tell.Entry(ctx, entry) },
-		func() {
+		func(err error) {
 			if ctx.Err() == nil { // or else it is gone, not broken
-				r.Failed(ctx, name, nil)
+				r.Failed(ctx, name, nil, err)
 			}
 		})
 	r.work.Go(func() { p.Keeper.Run(ctx) })
 	return p
 }
 
-// Failed closes the gate of a pool whose connection c was found broken, and has it checked. nil stands for the
-// connection in use.
-func (r *Registry) Failed(ctx context.Context, name types.NamespacedName, c *cache.Pool) {
+// Failed closes the gate of a pool, as far as an error that concerns the whole server asks for, and has the pool
+// checked. c is the connection that was found broken; nil stands for the one in use.
+func (r *Registry) Failed(ctx context.Context, name types.NamespacedName, c *cache.Pool, err error) {
 	r.mu.Lock()
 	p := r.live[name]
-	if p == nil || c != nil && c != p.Cache {
+	if p == nil || c != nil && c != p.Cache || p.Gate == keeper.Closed {
 		r.mu.Unlock()
 		return
 	}
-	r.shut(p)
+	p.shut(gateAfter(err))
+	p.failure = err
 	if now := r.clock.Now(); now.Sub(p.opened) < stable {
 		p.notBefore = now.Add(min(maxPause, time.Second<<min(p.flaps, 10)))
 		p.flaps++
@@ -194,14 +195,15 @@ func (r *Registry) Failed(ctx context.Context, name types.NamespacedName, c *cac
 	r.tell.Failed(ctx, name)
 }
 
-// Pause is how long to wait before the next Connect: none, unless the pool keeps failing soon after it has opened.
-func (r *Registry) Pause(name types.NamespacedName) time.Duration {
+// Pause is how long to wait before the next Connect, and what had happened: nothing, unless the pool keeps failing soon
+// after it has opened.
+func (r *Registry) Pause(name types.NamespacedName) (time.Duration, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if p := r.live[name]; p != nil && p.Gate == keeper.Closed {
-		return max(0, p.notBefore.Sub(r.clock.Now()))
+	if p := r.live[name]; p != nil && p.Gate != keeper.Open {
+		return max(0, p.notBefore.Sub(r.clock.Now())), p.failure
 	}
-	return 0
+	return 0, nil
 }
 
 // Close the gate of a pool: nothing is read or written until the next Connect.
@@ -209,13 +211,8 @@ func (r *Registry) Close(name types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.live[name]; p != nil {
-		r.shut(p)
+		p.shut(keeper.Closed)
 	}
-}
-
-func (*Registry) shut(p *Pool) {
-	p.Gate = keeper.Closed
-	p.Keeper.Use(p.Cache, keeper.Closed)
 }
 
 // Get the live side of a pool as it is now; false when it never connected.

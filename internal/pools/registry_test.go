@@ -179,10 +179,10 @@ func TestOnlyTheConnectionInUseCanFail(t *testing.T) {
 	old := b.connect(1, at(here)).Cache
 	live := b.connect(2, at(there))
 	b.heard()
-	b.Failed(t.Context(), name("main"), old)
-	b.Failed(t.Context(), name("unknown"), nil)
+	b.Failed(t.Context(), name("main"), old, cache.ErrNotFound)
+	b.Failed(t.Context(), name("unknown"), nil, cache.ErrNotFound)
 	b.Expect(b.heard()).To(BeEmpty())
-	b.Failed(t.Context(), name("main"), live.Cache)
+	b.Failed(t.Context(), name("main"), live.Cache, cache.ErrNotFound)
 	b.Expect(b.heard()).To(Equal([]string{"failed main"}))
 }
 
@@ -266,18 +266,39 @@ func TestAnAttemptIsRemembered(t *testing.T) {
 		To(Satisfy(func(err error) bool { _, ok := errors.AsType[*cache.Error](err); return ok }))
 }
 
+func (b *bench) pause() time.Duration {
+	pause, _ := b.Pause(name("main"))
+	return pause
+}
+
 func TestAPoolThatBreaksSoonAfterItOpensIsTriedEverMoreSeldom(t *testing.T) {
 	b, m := newBench(t), redistest.Miniredis(t)
 	b.connect(1, at(m))
-	b.Expect(b.Pause(name("main"))).To(BeZero())
-	last := time.Duration(0)
+	b.Expect(b.pause()).To(BeZero())
+	last, broken := time.Duration(0), &cache.Error{Class: cache.Unavailable, Reason: cache.ReasonConnectionFailed}
 	for range 3 {
-		b.Failed(t.Context(), name("main"), nil)
-		b.Expect(b.Pause(name("main"))).To(BeNumerically(">", last))
-		last = b.Pause(name("main"))
+		for range 5 { // however many notice it
+			b.Failed(t.Context(), name("main"), nil, broken)
+		}
+		pause, why := b.Pause(name("main"))
+		b.Expect(pause).To(And(BeNumerically(">", last), BeNumerically("<", 5*time.Second)))
+		b.Expect(why).To(Equal(broken))
+		last = pause
 		b.connect(1, at(m))
-		b.Expect(b.Pause(name("main"))).To(BeZero(), "it serves")
+		b.Expect(b.pause()).To(BeZero(), "it serves")
 	}
+}
+
+func TestAPoolOutOfMemoryStillTakesDeletions(t *testing.T) {
+	b, m := newBench(t), redistest.Miniredis(t)
+	b.connect(1, at(m))
+	b.Failed(t.Context(), name("main"), nil, &cache.Error{Class: cache.Unavailable, Reason: cache.ReasonOutOfMemory})
+	live, _ := b.Get(name("main"))
+	b.Expect(live.Gate).To(Equal(keeper.DeletionsOnly))
+	b.Expect(m.Set("p:a", "v")).To(Succeed())
+	_, done := live.Keeper.Forget(t.Context(), name("a"), "a")
+	b.Expect(done).To(BeTrue())
+	b.Expect(m.Exists("p:a")).To(BeFalse())
 }
 
 func TestWhetherAPoolHasMoved(t *testing.T) {

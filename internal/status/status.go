@@ -49,6 +49,8 @@ type Verdict struct {
 	Silent bool
 	// After says when to look again; 0: something will tell.
 	After time.Duration
+	// Written is set once the API server has it.
+	Written bool
 }
 
 func (v *Verdict) Error() string { return v.Reason + ": " + v.Message }
