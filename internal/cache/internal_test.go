@@ -91,6 +91,27 @@ func TestAnswersToGETRANGEAndPTTLMakeAnObservation(t *testing.T) {
 	}
 }
 
+func TestCOUNTIsNotFooledByANetworkWhoseDelaysVary(t *testing.T) {
+	var recent costs
+	count := int64(startCount)
+	for page := range 40 {
+		took := time.Duration(count) * 100 * time.Nanosecond // what the server needs: 5000 buckets in half a millisecond
+		if page%4 > 0 {
+			took += 20 * time.Millisecond // what the network adds, now and then
+		}
+		count = adapt(count, recent.best(took, count))
+	}
+	if count != maxCount {
+		t.Errorf("COUNT %d, want %d", count, maxCount)
+	}
+	for range 20 {
+		count = adapt(count, recent.best(time.Duration(count)*4*time.Microsecond, count)) // a server that has become slow
+	}
+	if count != 500 {
+		t.Errorf("COUNT %d, want 500: 2 ms, at 4 µs a bucket", count)
+	}
+}
+
 func TestCOUNTAdaptsToTheLatencyBudget(t *testing.T) {
 	for name, tc := range map[string]struct {
 		count int64

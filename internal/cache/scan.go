@@ -6,6 +6,7 @@ package cache
 import (
 	"context"
 	"math/bits"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,6 +81,7 @@ type Scan struct {
 	fence   string
 	options ScanOptions
 	count   int64
+	recent  costs
 	// pending keys of the last page, not deleted yet.
 	pending []string
 	// next is the cursor of the next page, and Done after the last.
@@ -164,7 +166,7 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	if err != nil {
 		return wrap("SCAN", err)
 	}
-	s.count = adapt(s.count, took)
+	s.count = adapt(s.count, s.recent.best(took, s.count))
 	s.take(keys)
 	s.next.Cursor, s.next.Done = cursor, cursor == 0
 	if len(s.pending) == 0 {
@@ -246,6 +248,20 @@ func unlink(ctx context.Context, pipe redis.Pipeliner, names []string) []*redis.
 		commands, names = append(commands, pipe.Unlink(ctx, names[:n]...)), names[n:]
 	}
 	return commands
+}
+
+// costs of the last pages, in nanoseconds a bucket.
+type costs []float64
+
+// remembered is how many pages are remembered. A network adds delays of its own to some of them, never the opposite:
+// the cheapest one is nearest to what the server needs.
+const remembered = 8
+
+// best is how long a page of this COUNT takes the server, by the cheapest of the last pages; took is what this one took.
+func (c *costs) best(took time.Duration, count int64) time.Duration {
+	*c = append(*c, float64(took)/float64(count))
+	*c = (*c)[max(0, len(*c)-remembered):]
+	return time.Duration(slices.Min(*c) * float64(count))
 }
 
 // adapt brings COUNT to what the server does within the latency budget, at most halving or doubling it, so that
