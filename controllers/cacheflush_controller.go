@@ -105,6 +105,7 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 	}
 	v := status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
 	v.Update = func() {
+		flush.Status.Target = target(&flush.Spec)
 		if flush.Status.StartTime == nil {
 			flush.Status.StartTime = new(metav1.NewTime(r.clock.Now()))
 			flush.Status.Progress = &v1alpha1.FlushProgress{}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -55,18 +56,36 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 			flush.Status.CompletionTime = new(metav1.NewTime(r.clock.Now()))
 		}
 	}
-	r.rebase(context.WithoutCancel(ctx), flush)
+	if err := r.save(context.WithoutCancel(ctx), flush, v); err != nil {
+		return nil, err
+	}
+	v.Update = nil
 	return v, nil
 }
 
-// rebase the flush on what it is in the API server now, if only its spec or metadata have changed during the slice:
-// what was deleted shall count. If its status has changed, another operator is at work, and the write will fail.
-func (r *cacheFlushReconciler) rebase(ctx context.Context, flush *v1alpha1.CacheFlush) {
-	live := &v1alpha1.CacheFlush{}
-	err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live)
-	if err == nil && equality.Semantic.DeepEqual(live.Status, flush.Status) {
+// saveAttempts is how often a slice's end is written anew, should people change the object again and again.
+const saveAttempts = 5
+
+// save what a slice came to. Where only the spec or metadata of the flush have changed meanwhile, it is written to what
+// the flush is now: what was deleted shall count. Where its status has changed, another operator is at work, and nothing
+// is written.
+func (r *cacheFlushReconciler) save(ctx context.Context, flush *v1alpha1.CacheFlush, v *status.Verdict) error {
+	began := flush.Status.DeepCopy()
+	var err error
+	for range saveAttempts {
+		if err = r.write(ctx, flush, v); !apierrors.IsConflict(err) {
+			return err
+		}
+		live := &v1alpha1.CacheFlush{}
+		if getErr := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live); getErr != nil {
+			return getErr
+		}
+		if !equality.Semantic.DeepEqual(live.Status, *began) {
+			return err
+		}
 		*flush = *live
 	}
+	return err
 }
 
 // declared says whether an entry declares a key, by its full name.
