@@ -1,8 +1,8 @@
 // Copyright The cachewright Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package plan decides what to do with a key: declared, observed, now go in, an action and the time of the next
-// look come out. It has no clock, no client and no context, so that every decision is a row in a table test.
+// Package plan decides what to do with a key, and when to look at it again. It has no clock, no client and no context,
+// so that every decision is a row in a table test.
 package plan
 
 import (
