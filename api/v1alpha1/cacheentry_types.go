@@ -23,6 +23,21 @@ const (
 	DeletionRetain DeletionPolicy = "Retain"
 )
 
+// EntryPolicy says when the key is written.
+// +kubebuilder:validation:Enum=Enforce;EnsurePresent;WriteOnChange;Observe
+type EntryPolicy string
+
+const (
+	// PolicyEnforce : the key always holds the declared value; whatever changes or removes it is undone.
+	PolicyEnforce EntryPolicy = "Enforce"
+	// PolicyEnsurePresent : the key is written whenever it is absent; a value that others put there stays.
+	PolicyEnsurePresent EntryPolicy = "EnsurePresent"
+	// PolicyWriteOnChange : the key is written once for each declared value; what becomes of it then is left alone.
+	PolicyWriteOnChange EntryPolicy = "WriteOnChange"
+	// PolicyObserve : the key is never written; Ready says whether it holds the declared value.
+	PolicyObserve EntryPolicy = "Observe"
+)
+
 // PoolReference names a CachePool.
 //
 // +kubebuilder:validation:MinProperties=1
@@ -40,11 +55,16 @@ type PoolReference struct {
 
 // CacheEntrySpec declares one key that must be there.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.value), has(dyn(self).json), has(self.binary), has(self.valueFrom)].filter(x, x).size() == 1",message="exactly one of value, json, binary, valueFrom must be set; null counts as not set"
+// +kubebuilder:validation:XValidation:rule="[has(self.value), has(dyn(self).json), has(self.binary), has(self.valueFrom), has(self.counter)].filter(x, x).size() == 1",message="exactly one of value, json, binary, valueFrom, counter must be set; null counts as not set"
 // +kubebuilder:validation:XValidation:rule="has(self.ttl) != has(self.forever)",message="exactly one of ttl, forever must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.value) || size(bytes(self.value)) <= 1048576",fieldPath=".value",message="must be at most 1048576 bytes (1 MiB)"
 // +kubebuilder:validation:XValidation:rule="!has(self.binary) || size(self.binary) % 4 == 0 && self.binary.matches('^[A-Za-z0-9+/]*={0,2}$')",fieldPath=".binary",message="must be base64 in one line, as base64 -w0 writes it"
 // +kubebuilder:validation:XValidation:rule="!has(self.binary) || size(self.binary) / 4 * 3 - (self.binary.endsWith('==') ? 2 : self.binary.endsWith('=') ? 1 : 0) <= 1048576",fieldPath=".binary",message="must be at most 1048576 bytes (1 MiB) when decoded"
+// +kubebuilder:validation:XValidation:rule="!has(self.counter) || !has(self.policy)",fieldPath=".policy",message="must not be set for a counter, which is incremented once for each runID"
+// +kubebuilder:validation:XValidation:rule="!has(self.policy) || self.policy != 'WriteOnChange' || !has(self.valueFrom) || !has(self.valueFrom.secretKeyRef)",fieldPath=".policy",message="must not be WriteOnChange with secretKeyRef: a digest of the Secret would have to be kept to tell a change"
+// +kubebuilder:validation:XValidation:rule="has(self.counter) == has(oldSelf.counter)",fieldPath=".counter",message="cannot be added or removed; create another CacheEntry"
+// +kubebuilder:validation:XValidation:rule="!has(self.counter) || self.key == oldSelf.key",fieldPath=".key",message="cannot be changed for a counter; create another CacheEntry"
+// +kubebuilder:validation:XValidation:rule="!has(self.counter) || self.poolRef == oldSelf.poolRef",fieldPath=".poolRef",message="cannot be changed for a counter; create another CacheEntry"
 type CacheEntrySpec struct {
 	// poolRef names the CachePool; "default" when it is not set.
 	// +optional
@@ -84,7 +104,12 @@ type CacheEntrySpec struct {
 	// +optional
 	ValueFrom *ValueSource `json:"valueFrom,omitempty"`
 
-	// ttl is the lifetime of the key, from 1s to 10 years (87600h). It is renewed before it runs out.
+	// counter increments the number in the key, once for each new runID.
+	// +optional
+	Counter *CounterSpec `json:"counter,omitempty"`
+
+	// ttl is the lifetime of the key, from 1s to 10 years (87600h). Under policy Enforce it is renewed before it
+	// runs out. A counter gets it when the increment creates the key, and never later.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -96,14 +121,34 @@ type CacheEntrySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self",message="must be true; leave it out and set ttl for a key with a lifetime"
 	Forever *bool `json:"forever,omitempty"`
 
-	// deletionPolicy says what becomes of the key when the entry is deleted: Delete or Retain. Delete when it
-	// is not set.
+	// policy says when the key is written: Enforce, EnsurePresent, WriteOnChange or Observe. Enforce when it is
+	// not set.
+	// +optional
+	Policy EntryPolicy `json:"policy,omitempty"`
+
+	// deletionPolicy says what becomes of the key when the entry is deleted: Delete or Retain. When it is not
+	// set: Delete, or for a counter Retain.
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
 	// suspend stops all work on the key. While it is true, deleting the entry leaves the key.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
+}
+
+// CounterSpec declares one increment.
+type CounterSpec struct {
+	// increment is what is added to the number in the key, an integer of 64 bits. It may be negative.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self != 0",message="must not be 0"
+	Increment int64 `json:"increment,omitempty"` //nolint:kubeapilinter // it sees no rule in CEL, and this one refuses 0
+
+	// runID names the increment: it is done exactly once for each new one. Set the next only after the status
+	// shows the last.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	RunID string `json:"runID,omitempty"`
 }
 
 // ValueSource names where a value comes from.
@@ -168,12 +213,29 @@ type CacheEntryStatus struct {
 	// +kubebuilder:validation:MaxLength=128
 	WrittenDigest string `json:"writtenDigest,omitempty"`
 
+	// counter is the last increment that was done.
+	// +optional
+	Counter *CounterStatus `json:"counter,omitempty"`
+
 	// conditions are Ready, Reconciling, Stalled, Suspended.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=8
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// CounterStatus is an increment that was done.
+type CounterStatus struct {
+	// runID of the increment.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	RunID string `json:"runID,omitempty"`
+
+	// value of the key right after the increment.
+	// +optional
+	Value int64 `json:"value"`
 }
 
 // CacheEntry is one key that must be there, with its value and its lifetime.
@@ -185,6 +247,7 @@ type CacheEntryStatus struct {
 // +kubebuilder:printcolumn:name="Key",type=string,JSONPath=`.spec.key`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.spec.policy`,priority=1
 // +kubebuilder:printcolumn:name="TTL",type=string,JSONPath=`.spec.ttl`,priority=1
 // +kubebuilder:printcolumn:name="Last Write",type=date,JSONPath=`.status.lastWriteTime`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -215,12 +278,24 @@ type CacheEntryList struct {
 	Items []CacheEntry `json:"items"`
 }
 
-// EffectiveDeletionPolicy is the declared policy, or Delete.
+// EffectivePolicy is the declared policy, or Enforce. A counter has none.
+func (e *CacheEntry) EffectivePolicy() EntryPolicy {
+	if e.Spec.Policy == "" && e.Spec.Counter == nil {
+		return PolicyEnforce
+	}
+	return e.Spec.Policy
+}
+
+// EffectiveDeletionPolicy is the declared policy, or Delete; for a counter Retain.
 func (e *CacheEntry) EffectiveDeletionPolicy() DeletionPolicy {
-	if e.Spec.DeletionPolicy == "" {
+	switch {
+	case e.Spec.DeletionPolicy != "":
+		return e.Spec.DeletionPolicy
+	case e.Spec.Counter != nil:
+		return DeletionRetain
+	default:
 		return DeletionDelete
 	}
-	return e.Spec.DeletionPolicy
 }
 
 // Conditions of the entry.

@@ -5,9 +5,17 @@ package v1alpha1_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
+	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1alpha1 "github.com/cachewright/cachewright/api/v1alpha1"
 )
@@ -15,9 +23,17 @@ import (
 const (
 	badTTL      = `must be a duration from 1s to 10 years (87600h), such as 90s, 10m or 1h30m`
 	badBinary   = `spec.binary: Invalid value: must be base64 in one line, as base64 -w0 writes it`
-	oneValue    = `spec: Invalid value: exactly one of value, json, binary, valueFrom must be set; null counts as not set`
+	oneValue    = `spec: Invalid value: exactly one of value, json, binary, valueFrom, counter must be set; null counts as not set`
 	oneLifetime = `spec: Invalid value: exactly one of ttl, forever must be set`
-	oneSource   = `spec.valueFrom: Invalid value: exactly one of the fields in [configMapKeyRef secretKeyRef] must be set`
+	noPolicy    = `spec.policy: Invalid value: must not be set for a counter, which is incremented once for each runID`
+	noSecret    = `spec.policy: Invalid value: must not be WriteOnChange with secretKeyRef: a digest of the Secret would have to be kept to tell a change`
+	stayCounter = `spec.counter: Invalid value: cannot be added or removed; create another CacheEntry`
+	stayKey     = `spec.key: Invalid value: cannot be changed for a counter; create another CacheEntry`
+	stayPoolRef = `spec.poolRef: Invalid value: cannot be changed for a counter; create another CacheEntry`
+	noInt64     = `spec.counter.increment: Invalid value: "float64": spec.counter.increment in body must be of type int64: "float64", ` +
+		`<nil>: Invalid value: "": Checked value must be of type integer with format int64 in spec.counter.increment`
+	policies  = `supported values: "Enforce", "EnsurePresent", "WriteOnChange", "Observe"`
+	oneSource = `spec.valueFrom: Invalid value: exactly one of the fields in [configMapKeyRef secretKeyRef] must be set`
 )
 
 // entry is a spec with a value, or what else there is of fields.
@@ -25,6 +41,11 @@ func entry(more string) string { return "{key: k, ttl: 1m, " + more + "}" }
 
 // timed is a spec with a lifetime.
 func timed(more string) string { return "{key: k, value: v, " + more + "}" }
+
+// counter is a spec with a counter of these fields, and what else there is.
+func counter(fields string, more ...string) string {
+	return entry("counter: {" + fields + "}" + strings.Join(append([]string{""}, more...), ", "))
+}
 
 func inBase64(size int) string {
 	// Every second character is one that base64's URL alphabet lacks.
@@ -109,6 +130,63 @@ var entryRows = map[string]row{
 	"valueFrom.secretKeyRef: long name":     {spec: entry("valueFrom: {secretKeyRef: {name: " + strings.Repeat("a", 254) + ", key: b}}"), want: uncheckedToo("spec.valueFrom.secretKeyRef.name: Too long: may not be more than 253 bytes")},
 	"valueFrom.secretKeyRef: long key":      {spec: entry("valueFrom: {secretKeyRef: {name: a, key: " + strings.Repeat("a", 254) + "}}"), want: uncheckedToo("spec.valueFrom.secretKeyRef.key: Too long: may not be more than 253 bytes")},
 
+	"counter: one":                         {spec: counter("increment: 1, runID: r")},
+	"counter: nothing":                     {spec: counter(""), want: uncheckedToo("spec.counter.increment: Required value, spec.counter.runID: Required value")},
+	"counter: null":                        {spec: entry("counter: null"), want: oneValue},
+	"counter: null and value":              {spec: entry("counter: null, value: v")},
+	"counter: number":                      {spec: entry("counter: 5"), want: uncheckedToo(`spec.counter: Invalid value: "integer": spec.counter in body must be of type object: "integer"`)},
+	"counter: value too":                   {spec: counter("increment: 1, runID: r", "value: v"), want: oneValue},
+	"counter: json too":                    {spec: counter("increment: 1, runID: r", "json: 0"), want: oneValue},
+	"counter: binary too":                  {spec: counter("increment: 1, runID: r", "binary: AA=="), want: oneValue},
+	"counter: valueFrom too":               {spec: counter("increment: 1, runID: r", "valueFrom: {configMapKeyRef: {name: a, key: b}}"), want: oneValue},
+	"counter: added":                       {update: counter("increment: 1, runID: r"), want: stayCounter},
+	"counter: added to the value":          {update: counter("increment: 1, runID: r", "value: v"), want: "[" + oneValue + ", " + stayCounter + "]"},
+	"counter: removed":                     {spec: counter("increment: 1, runID: r"), update: entry(`value: "1"`), want: stayCounter},
+	"counter: removed by null":             {spec: counter("increment: 1, runID: r"), update: entry(`counter: null, value: "1"`), want: stayCounter},
+	"counter: kept":                        {spec: counter("increment: 1, runID: r"), update: counter("increment: 1, runID: r")},
+	"counter: suspended":                   {spec: counter("increment: 1, runID: r"), update: counter("increment: 1, runID: r", "suspend: true")},
+	"counter.increment: none":              {spec: counter("runID: r"), want: uncheckedToo("spec.counter.increment: Required value")},
+	"counter.increment: null":              {spec: counter("increment: null, runID: r"), want: uncheckedToo("spec.counter.increment: Required value")},
+	"counter.increment: 0":                 {spec: counter("increment: 0, runID: r"), want: "spec.counter.increment: Invalid value: 0: must not be 0"},
+	"counter.increment: negative":          {spec: counter("increment: -5, runID: r")},
+	"counter.increment: most":              {spec: counter("increment: 9223372036854775807, runID: r")},
+	"counter.increment: least":             {spec: counter("increment: -9223372036854775808, runID: r")},
+	"counter.increment: over 64 bit":       {spec: counter("increment: 9223372036854775808, runID: r"), want: uncheckedToo(noInt64)},
+	"counter.increment: under 64 bit":      {spec: counter("increment: -9223372036854775809, runID: r"), want: uncheckedToo(noInt64)},
+	"counter.increment: a lot":             {spec: counter("increment: 100000000000000000000000000, runID: r"), want: uncheckedToo(noInt64)},
+	"counter.increment: fraction":          {spec: counter("increment: 1.5, runID: r"), want: uncheckedToo(noInt64)},
+	"counter.increment: text":              {spec: counter(`increment: "1", runID: r`), want: uncheckedToo(`spec.counter.increment: Invalid value: "string": spec.counter.increment in body must be of type integer: "string"`)},
+	"counter.increment: changed":           {spec: counter("increment: 1, runID: r"), update: counter("increment: -2, runID: r")},
+	"counter.increment: changed to 0":      {spec: counter("increment: 1, runID: r"), update: counter("increment: 0, runID: r"), want: "spec.counter.increment: Invalid value: 0: must not be 0"},
+	"counter.runID: none":                  {spec: counter("increment: 1"), want: uncheckedToo("spec.counter.runID: Required value")},
+	"counter.runID: empty":                 {spec: counter(`increment: 1, runID: ""`), want: `spec.counter.runID: Invalid value: "": spec.counter.runID in body should be at least 1 chars long`},
+	"counter.runID: number":                {spec: counter("increment: 1, runID: 42"), want: uncheckedToo(`spec.counter.runID: Invalid value: "integer": spec.counter.runID in body must be of type string: "integer"`)},
+	"counter.runID: any text":              {spec: counter(`increment: 1, runID: "a b\0\n:{}é"`)},
+	"counter.runID: 128 characters":        {spec: counter("increment: 1, runID: " + strings.Repeat("é", 128))},
+	"counter.runID: 129 characters":        {spec: counter("increment: 1, runID: " + strings.Repeat("a", 129)), want: uncheckedToo("spec.counter.runID: Too long: may not be more than 128 bytes")},
+	"counter.runID: changed":               {spec: counter("increment: 1, runID: r"), update: counter("increment: 1, runID: s")},
+	"counter.runID: with increment":        {spec: counter("increment: 1, runID: r"), update: counter("increment: 2, runID: s")},
+	"counter: key changed":                 {spec: counter("increment: 1, runID: r"), update: "{key: l, ttl: 1m, counter: {increment: 1, runID: r}}", want: stayKey},
+	"counter: poolRef changed":             {spec: counter("increment: 1, runID: r", "poolRef: {name: a}"), update: counter("increment: 1, runID: r", "poolRef: {name: b}"), want: stayPoolRef},
+	"counter: poolRef added":               {spec: counter("increment: 1, runID: r"), update: counter("increment: 1, runID: r", "poolRef: {name: a}"), want: stayPoolRef},
+	"counter: poolRef removed":             {spec: counter("increment: 1, runID: r", "poolRef: {name: a}"), update: counter("increment: 1, runID: r"), want: stayPoolRef},
+	"counter: poolRef, default added":      {spec: counter("increment: 1, runID: r"), update: counter("increment: 1, runID: r", "poolRef: {name: default}")},
+	"counter: poolRef, default removed":    {spec: counter("increment: 1, runID: r", "poolRef: {name: default}"), update: counter("increment: 1, runID: r")},
+	"counter: removed, other key and pool": {spec: counter("increment: 1, runID: r"), update: "{key: l, ttl: 1m, value: v, poolRef: {name: a}}", want: stayCounter},
+	"counter: key and poolRef changed":     {spec: counter("increment: 1, runID: r"), update: "{key: l, ttl: 1m, counter: {increment: 1, runID: s}, poolRef: {name: a}}", want: "[" + stayKey + ", " + stayPoolRef + "]"},
+	"counter: ttl changed":                 {spec: counter("increment: 1, runID: r"), update: "{key: k, ttl: 2m, counter: {increment: 1, runID: r}}"},
+	"counter: forever":                     {spec: "{key: k, forever: true, counter: {increment: 1, runID: r}}"},
+	"counter: forever instead of ttl":      {spec: counter("increment: 1, runID: r"), update: "{key: k, forever: true, counter: {increment: 1, runID: r}}"},
+	"counter: no lifetime":                 {spec: "{key: k, counter: {increment: 1, runID: r}}", want: oneLifetime},
+	"counter: deletionPolicy Delete":       {spec: counter("increment: 1, runID: r", "deletionPolicy: Delete")},
+	"counter: deletionPolicy Retain":       {spec: counter("increment: 1, runID: r", "deletionPolicy: Retain")},
+	"counter: deletionPolicy changed":      {spec: counter("increment: 1, runID: r"), update: counter("increment: 1, runID: r", "deletionPolicy: Delete")},
+	"counter: policy Enforce":              {spec: counter("increment: 1, runID: r", "policy: Enforce"), want: noPolicy},
+	"counter: policy EnsurePresent":        {spec: counter("increment: 1, runID: r", "policy: EnsurePresent"), want: noPolicy},
+	"counter: policy WriteOnChange":        {spec: counter("increment: 1, runID: r", "policy: WriteOnChange"), want: noPolicy},
+	"counter: policy Observe":              {spec: counter("increment: 1, runID: r", "policy: Observe"), want: noPolicy},
+	"counter: policy added":                {spec: counter("increment: 1, runID: r"), update: counter("increment: 1, runID: r", "policy: Enforce"), want: noPolicy},
+
 	"ttl: least":              {spec: timed("ttl: 1s")},
 	"ttl: too short":          {spec: timed("ttl: 999ms"), want: `spec.ttl: Invalid value: "999ms": ` + badTTL},
 	"ttl: most":               {spec: timed("ttl: 87600h")},
@@ -139,6 +217,25 @@ var entryRows = map[string]row{
 	"forever: instead of ttl": {update: timed("forever: true")},
 	"no lifetime":             {spec: "{key: k, value: v}", want: oneLifetime},
 
+	"policy: Enforce":                     {spec: entry("value: v, policy: Enforce")},
+	"policy: EnsurePresent":               {spec: entry("value: v, policy: EnsurePresent")},
+	"policy: WriteOnChange":               {spec: entry("value: v, policy: WriteOnChange")},
+	"policy: Observe":                     {spec: entry("value: v, policy: Observe")},
+	"policy: empty":                       {spec: entry(`value: v, policy: ""`), want: uncheckedToo(`spec.policy: Unsupported value: "": ` + policies)},
+	"policy: other":                       {spec: entry("value: v, policy: enforce"), want: uncheckedToo(`spec.policy: Unsupported value: "enforce": ` + policies)},
+	"policy: null":                        {spec: entry("value: v, policy: null")},
+	"policy: set":                         {update: entry("value: v, policy: WriteOnChange")},
+	"policy: changed":                     {spec: entry("value: v, policy: WriteOnChange"), update: entry("value: v, policy: Observe")},
+	"policy: removed":                     {spec: entry("value: v, policy: Observe"), update: minimal["CacheEntry"]},
+	"policy: changed with the value":      {spec: entry("value: v, policy: EnsurePresent"), update: entry("json: {}, policy: WriteOnChange")},
+	"policy: Enforce, Secret":             {spec: entry("valueFrom: {secretKeyRef: {name: a, key: b}}, policy: Enforce")},
+	"policy: EnsurePresent, Secret":       {spec: entry("valueFrom: {secretKeyRef: {name: a, key: b}}, policy: EnsurePresent")},
+	"policy: Observe, Secret":             {spec: entry("valueFrom: {secretKeyRef: {name: a, key: b}}, policy: Observe")},
+	"policy: WriteOnChange, Secret":       {spec: entry("valueFrom: {secretKeyRef: {name: a, key: b}}, policy: WriteOnChange"), want: noSecret},
+	"policy: WriteOnChange, ConfigMap":    {spec: entry("valueFrom: {configMapKeyRef: {name: a, key: b}}, policy: WriteOnChange")},
+	"policy: WriteOnChange for a Secret":  {spec: entry("valueFrom: {secretKeyRef: {name: a, key: b}}"), update: entry("valueFrom: {secretKeyRef: {name: a, key: b}}, policy: WriteOnChange"), want: noSecret},
+	"policy: WriteOnChange, Secret comes": {spec: entry("value: v, policy: WriteOnChange"), update: entry("valueFrom: {secretKeyRef: {name: a, key: b}}, policy: WriteOnChange"), want: noSecret},
+
 	"deletionPolicy: Delete":  {spec: entry("value: v, deletionPolicy: Delete")},
 	"deletionPolicy: Retain":  {spec: entry("value: v, deletionPolicy: Retain")},
 	"deletionPolicy: other":   {spec: entry("value: v, deletionPolicy: Keep"), want: uncheckedToo(`spec.deletionPolicy: Unsupported value: "Keep": supported values: "Delete", "Retain"`)},
@@ -148,6 +245,42 @@ var entryRows = map[string]row{
 }
 
 func TestCacheEntryValidation(t *testing.T) { run(t, "CacheEntry", entryRows) }
+
+// Every integer of 64 bits goes through the API server as it is, those too that no float64 holds, and a status shows 0.
+func TestCacheEntryCounters(t *testing.T) {
+	for _, number := range []int64{1, -5, 1<<53 + 1, -1<<53 - 1, math.MaxInt64, math.MaxInt64 - 1, math.MinInt64, math.MinInt64 + 1, 0} {
+		t.Run(strconv.FormatInt(number, 10), func(t *testing.T) {
+			increment := cmp.Or(number, 1) // 0 is no increment
+			o := create(t, "CacheEntry", counter(fmt.Sprintf("increment: %d, runID: r", increment)))
+			e, ok := typed(t, o).(*v1alpha1.CacheEntry)
+			if !ok || e.Spec.Counter == nil {
+				t.Fatal("no counter")
+			}
+			if want := (v1alpha1.CounterSpec{Increment: increment, RunID: "r"}); *e.Spec.Counter != want {
+				t.Errorf("got %v, want %v", *e.Spec.Counter, want)
+			}
+			e.Status.Counter = &v1alpha1.CounterStatus{RunID: "r", Value: number}
+			if err := api.Status().Update(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+				t.Fatal(err)
+			}
+			for part, want := range map[string]map[string]any{
+				"spec":   {"increment": increment, "runID": "r"},
+				"status": {"runID": "r", "value": number},
+			} {
+				got, _, err := unstructured.NestedMap(o.Object, part, "counter")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := gocmp.Diff(want, got); diff != "" {
+					t.Errorf("%s.counter (-want +got):\n%s", part, diff)
+				}
+			}
+		})
+	}
+}
 
 // What is stored is what was declared.
 func TestCacheEntryValues(t *testing.T) {

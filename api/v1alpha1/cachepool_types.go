@@ -116,6 +116,19 @@ type CachePoolStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
+// ChangeDetection is how changes of keys are noticed.
+// +kubebuilder:validation:Enum=Tracking;Broadcast;Polling
+type ChangeDetection string
+
+const (
+	// DetectionTracking : the server tells of changes of the keys that the operator has read.
+	DetectionTracking ChangeDetection = "Tracking"
+	// DetectionBroadcast : the server tells of changes of all keys under the prefix.
+	DetectionBroadcast ChangeDetection = "Broadcast"
+	// DetectionPolling : the server tells nothing, and is asked.
+	DetectionPolling ChangeDetection = "Polling"
+)
+
 // ServerStatus describes a Redis or Valkey server.
 type ServerStatus struct {
 	// product as the server names itself: redis or valkey.
@@ -140,6 +153,11 @@ type ServerStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Nodes int32 `json:"nodes,omitempty"`
+
+	// changeDetection is how changes of declared keys by others are noticed: Tracking and Broadcast within
+	// milliseconds, since the server tells; Polling at the next look, at the latest after resyncPeriod.
+	// +optional
+	ChangeDetection ChangeDetection `json:"changeDetection,omitempty"`
 }
 
 // CachePool is a connection to a Redis or Valkey server and the key prefix that fences it in. CacheEntries and

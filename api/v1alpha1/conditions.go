@@ -71,6 +71,25 @@ const (
 const (
 	// ReasonWarm : the key holds the declared value, with the declared lifetime.
 	ReasonWarm = "Warm"
+	// ReasonPresent : the key holds a value that others have put there, which EnsurePresent leaves alone.
+	ReasonPresent = "Present"
+	// ReasonWritten : the declared value was written once, as WriteOnChange asks.
+	ReasonWritten = "Written"
+	// ReasonMatches : the key holds the declared value, as Observe sees it.
+	ReasonMatches = "Matches"
+	// ReasonDiffers : the key holds something else, as Observe sees it.
+	ReasonDiffers = "Differs"
+	// ReasonMissing : the key is not there, as Observe sees it; or the pool has moved to a server that has neither
+	// the value of WriteOnChange nor the counter.
+	ReasonMissing = "Missing"
+	// ReasonApplied : the counter was incremented for this runID.
+	ReasonApplied = "Applied"
+	// ReasonContested : something else keeps changing or removing the key.
+	ReasonContested = "Contested"
+	// ReasonNotAnInteger : the key of a counter holds something else than an integer.
+	ReasonNotAnInteger = "NotAnInteger"
+	// ReasonOverflow : the sum of a counter does not fit into 64 bits.
+	ReasonOverflow = "Overflow"
 	// ReasonSourceNotFound : the ConfigMap or Secret, or its key, is not there; the key in Redis stays as it is.
 	ReasonSourceNotFound = "SourceNotFound"
 	// ReasonWriteFailed : Redis refused the write for a reason that may pass.

@@ -54,6 +54,7 @@ func TestNamesAndColumns(t *testing.T) {
 				{"Key", ".spec.key", false},
 				{"Ready", readyStatus, false},
 				{"Status", readyReason, false},
+				{"Policy", ".spec.policy", true},
 				{"TTL", ".spec.ttl", true},
 				{"Last Write", ".status.lastWriteTime", true},
 				{"Age", ".metadata.creationTimestamp", false},

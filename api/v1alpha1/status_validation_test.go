@@ -13,24 +13,29 @@ import (
 var (
 	poolStatusRows = map[string]row{
 		"full": {status: "{keyPrefix: " + strings.Repeat("é", 320) + ", credentialsResourceVersion: " + strings.Repeat("a", 64) +
-			`, server: {product: redis, version: 7.0.15, topology: Standalone, nodes: 1}, ` + conditions(8) + "}"},
-		"conditions: nine":                 {status: "{" + conditions(9) + "}", want: uncheckedToo("status.conditions: Too many: 9: must have at most 8 items")},
-		"conditions: one twice":            {status: twoReadies, want: `status.conditions[1]: Duplicate value: {"type":"Ready"}`},
-		"keyPrefix: empty":                 {status: `{keyPrefix: ""}`, want: tooShort("status.keyPrefix")},
-		"keyPrefix: long":                  {status: "{keyPrefix: " + strings.Repeat("a", 321) + "}", want: tooLong("status.keyPrefix", 320)},
-		"server.product: empty":            {status: `{server: {product: ""}}`, want: tooShort("status.server.product")},
-		"server.product: long":             {status: "{server: {product: " + strings.Repeat("a", 65) + "}}", want: tooLong("status.server.product", 64)},
-		"server.version: empty":            {status: `{server: {version: ""}}`, want: tooShort("status.server.version")},
-		"server.version: long":             {status: "{server: {version: " + strings.Repeat("a", 65) + "}}", want: tooLong("status.server.version", 64)},
-		"server.topology: empty":           {status: `{server: {topology: ""}}`, want: tooShort("status.server.topology")},
-		"server.topology: long":            {status: "{server: {topology: " + strings.Repeat("a", 65) + "}}", want: tooLong("status.server.topology", 64)},
-		"server.nodes: negative":           {status: "{server: {nodes: -1}}", want: tooLow("status.server.nodes")},
-		"credentialsResourceVersion empty": {status: `{credentialsResourceVersion: ""}`, want: tooShort("status.credentialsResourceVersion")},
-		"credentialsResourceVersion long":  {status: `{credentialsResourceVersion: "` + strings.Repeat("1", 65) + `"}`, want: tooLong("status.credentialsResourceVersion", 64)},
+			`, server: {product: redis, version: 7.0.15, topology: Standalone, nodes: 1, changeDetection: Tracking}, ` + conditions(8) + "}"},
+		"conditions: nine":                  {status: "{" + conditions(9) + "}", want: uncheckedToo("status.conditions: Too many: 9: must have at most 8 items")},
+		"conditions: one twice":             {status: twoReadies, want: `status.conditions[1]: Duplicate value: {"type":"Ready"}`},
+		"keyPrefix: empty":                  {status: `{keyPrefix: ""}`, want: tooShort("status.keyPrefix")},
+		"keyPrefix: long":                   {status: "{keyPrefix: " + strings.Repeat("a", 321) + "}", want: tooLong("status.keyPrefix", 320)},
+		"server.product: empty":             {status: `{server: {product: ""}}`, want: tooShort("status.server.product")},
+		"server.product: long":              {status: "{server: {product: " + strings.Repeat("a", 65) + "}}", want: tooLong("status.server.product", 64)},
+		"server.version: empty":             {status: `{server: {version: ""}}`, want: tooShort("status.server.version")},
+		"server.version: long":              {status: "{server: {version: " + strings.Repeat("a", 65) + "}}", want: tooLong("status.server.version", 64)},
+		"server.topology: empty":            {status: `{server: {topology: ""}}`, want: tooShort("status.server.topology")},
+		"server.topology: long":             {status: "{server: {topology: " + strings.Repeat("a", 65) + "}}", want: tooLong("status.server.topology", 64)},
+		"server.nodes: negative":            {status: "{server: {nodes: -1}}", want: tooLow("status.server.nodes")},
+		"server.changeDetection: Tracking":  {status: "{server: {changeDetection: Tracking}}"},
+		"server.changeDetection: Broadcast": {status: "{server: {changeDetection: Broadcast}}"},
+		"server.changeDetection: Polling":   {status: "{server: {changeDetection: Polling}}"},
+		"server.changeDetection: other":     {status: "{server: {changeDetection: None}}", want: uncheckedToo(`status.server.changeDetection: Unsupported value: "None": supported values: "Tracking", "Broadcast", "Polling"`)},
+		"server.changeDetection: empty":     {status: `{server: {changeDetection: ""}}`, want: uncheckedToo(`status.server.changeDetection: Unsupported value: "": supported values: "Tracking", "Broadcast", "Polling"`)},
+		"credentialsResourceVersion empty":  {status: `{credentialsResourceVersion: ""}`, want: tooShort("status.credentialsResourceVersion")},
+		"credentialsResourceVersion long":   {status: `{credentialsResourceVersion: "` + strings.Repeat("1", 65) + `"}`, want: tooLong("status.credentialsResourceVersion", 64)},
 	}
 	entryStatusRows = map[string]row{
 		"full": {status: "{pool: " + strings.Repeat("n", 63) + "/" + strings.Repeat("p", 253) + ", key: " + strings.Repeat("é", 2048) +
-			`, sourceResourceVersion: "1", lastWriteTime: "2026-11-22T10:00:00Z", writtenDigest: "sha256:` + strings.Repeat("0", 64) + `", ` + conditions(8) + "}"},
+			`, sourceResourceVersion: "1", lastWriteTime: "2026-11-22T10:00:00Z", writtenDigest: "sha256:` + strings.Repeat("0", 64) + `", counter: {runID: ` + strings.Repeat("é", 128) + ", value: -9223372036854775808}, " + conditions(8) + "}"},
 		"conditions: nine":             {status: "{" + conditions(9) + "}", want: uncheckedToo("status.conditions: Too many: 9: must have at most 8 items")},
 		"conditions: one twice":        {status: twoReadies, want: `status.conditions[1]: Duplicate value: {"type":"Ready"}`},
 		"pool: empty":                  {status: `{pool: ""}`, want: tooShort("status.pool")},
@@ -41,6 +46,12 @@ var (
 		"sourceResourceVersion: long":  {status: `{sourceResourceVersion: "` + strings.Repeat("1", 65) + `"}`, want: tooLong("status.sourceResourceVersion", 64)},
 		"writtenDigest: empty":         {status: `{writtenDigest: ""}`, want: tooShort("status.writtenDigest")},
 		"writtenDigest: long":          {status: "{writtenDigest: " + strings.Repeat("a", 129) + "}", want: tooLong("status.writtenDigest", 128)},
+		"counter: empty":               {status: "{counter: {}}"},
+		"counter: zero":                {status: "{counter: {runID: r, value: 0}}"},
+		"counter.runID: empty":         {status: `{counter: {runID: "", value: 1}}`, want: tooShort("status.counter.runID")},
+		"counter.runID: long":          {status: "{counter: {runID: " + strings.Repeat("a", 129) + ", value: 1}}", want: tooLong("status.counter.runID", 128)},
+		"counter.value: over 64 bit":   {status: "{counter: {runID: r, value: 9223372036854775808}}", want: uncheckedToo(noCount)},
+		"counter.value: fraction":      {status: "{counter: {runID: r, value: 1.5}}", want: uncheckedToo(noCount)},
 	}
 	flushStatusRows = map[string]row{
 		"full": {status: `{target: 'prefix "user:"', sample: ["", ` + strings.Repeat("a", 2048) + strings.Repeat(", a", 8) + "], checkpoints: [" +
@@ -73,6 +84,9 @@ var (
 		"checkpoints: long cursor":    {status: `{checkpoints: [{node: a, serverID: s, cursor: "` + strings.Repeat("0", 21) + `"}]}`, want: tooLong("status.checkpoints[0].cursor", 20)},
 	}
 )
+
+const noCount = `status.counter.value: Invalid value: "float64": counter.value in body must be of type int64: "float64", ` +
+	`status: Invalid value: "": Checked value must be of type integer with format int64 in counter.value`
 
 const twoReadies = `{conditions: [
   {type: Ready, status: "True", reason: A, message: "", lastTransitionTime: "2026-11-22T10:00:00Z"},

@@ -13,6 +13,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -153,9 +154,14 @@ func typed(t *testing.T, o *unstructured.Unstructured) runtime.Object {
 	return object
 }
 
+// parse keeps integers of 64 bits exact, as kubectl does.
 func parse(t *testing.T, text string) (value map[string]any) {
 	t.Helper()
-	if err := yaml.Unmarshal([]byte(text), &value); err != nil {
+	inJSON, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatalf("%v: %.100s", err, text)
+	}
+	if err := utiljson.Unmarshal(inJSON, &value); err != nil {
 		t.Fatalf("%v: %.100s", err, text)
 	}
 	return value

@@ -12,6 +12,8 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+
+	v1alpha1 "github.com/cachewright/cachewright/api/v1alpha1"
 )
 
 // What the schema defaults, and nothing else: what depends on other fields is the operator's to supply.
@@ -33,6 +35,11 @@ func TestDefaults(t *testing.T) {
 		"CacheEntry, empty poolRef": {"CacheEntry", "{key: k, value: v, ttl: 1m, poolRef: {}}", "{key: k, value: v, ttl: 1m, poolRef: {name: default}}"},
 		"CacheEntry, null poolRef":  {"CacheEntry", "{key: k, value: v, ttl: 1m, poolRef: null}", "{key: k, value: v, ttl: 1m, poolRef: {name: default}}"},
 		"CacheEntry, poolRef":       {"CacheEntry", "{key: k, json: {a: {}}, forever: true, poolRef: {name: main}}", "{key: k, json: {a: {}}, forever: true, poolRef: {name: main}}"},
+		"CacheEntry, counter":       {"CacheEntry", "{key: k, counter: {increment: 1, runID: r}, ttl: 1m}", "{key: k, counter: {increment: 1, runID: r}, ttl: 1m, poolRef: {name: default}}"},
+		"CacheEntry, all set": {
+			"CacheEntry", "{key: k, value: v, ttl: 1m, poolRef: {name: main}, policy: Observe, deletionPolicy: Retain, suspend: true}",
+			"{key: k, value: v, ttl: 1m, poolRef: {name: main}, policy: Observe, deletionPolicy: Retain, suspend: true}",
+		},
 		"CacheFlush":                {"CacheFlush", "{all: true}", "{all: true, poolRef: {name: default}, mode: Delete}"},
 		"CacheFlush, empty poolRef": {"CacheFlush", "{prefix: a, poolRef: {}}", "{prefix: a, poolRef: {name: default}, mode: Delete}"},
 		"CacheFlush, all set":       {"CacheFlush", "{keys: [a], poolRef: {name: main}, mode: DryRun}", "{keys: [a], poolRef: {name: main}, mode: DryRun}"},
@@ -42,6 +49,33 @@ func TestDefaults(t *testing.T) {
 				t.Errorf("spec (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What the operator supplies instead of the schema.
+func TestEffectivePolicies(t *testing.T) {
+	for spec, want := range map[string]struct {
+		policy   v1alpha1.EntryPolicy
+		deletion v1alpha1.DeletionPolicy
+	}{
+		"{value: v}": {v1alpha1.PolicyEnforce, v1alpha1.DeletionDelete},
+		"{value: v, policy: Enforce, deletionPolicy: Delete}": {v1alpha1.PolicyEnforce, v1alpha1.DeletionDelete},
+		"{value: v, policy: EnsurePresent}":                   {v1alpha1.PolicyEnsurePresent, v1alpha1.DeletionDelete},
+		"{value: v, policy: WriteOnChange}":                   {v1alpha1.PolicyWriteOnChange, v1alpha1.DeletionDelete},
+		"{value: v, policy: Observe, deletionPolicy: Retain}": {v1alpha1.PolicyObserve, v1alpha1.DeletionRetain},
+		"{counter: {increment: 1}}":                           {"", v1alpha1.DeletionRetain},
+		"{counter: {increment: 1}, deletionPolicy: Retain}":   {"", v1alpha1.DeletionRetain},
+		"{counter: {increment: 1}, deletionPolicy: Delete}":   {"", v1alpha1.DeletionDelete},
+	} {
+		o := object("CacheEntry", "")
+		o.Object["spec"] = parse(t, spec)
+		e, ok := typed(t, o).(*v1alpha1.CacheEntry)
+		if !ok {
+			t.Fatal("no CacheEntry")
+		}
+		if policy, deletion := e.EffectivePolicy(), e.EffectiveDeletionPolicy(); policy != want.policy || deletion != want.deletion {
+			t.Errorf("%s: got %q, %q; want %q, %q", spec, policy, deletion, want.policy, want.deletion)
+		}
 	}
 }
 
