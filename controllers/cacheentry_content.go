@@ -6,8 +6,6 @@ package controllers
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/status"
 )
 
@@ -34,7 +33,10 @@ type content struct {
 // writtenIn says whether the status tells that this content was written. Of a Secret only the version can be
 // compared.
 func (c content) writtenIn(entry *v1alpha1.CacheEntry) bool {
-	if c.secret {
+	switch {
+	case entry.Spec.Counter != nil:
+		return entry.Status.Counter != nil && entry.Status.Counter.RunID == entry.Spec.Counter.RunID
+	case c.secret:
 		return c.sourceVersion == entry.Status.SourceResourceVersion
 	}
 	return c.identity == entry.Status.WrittenDigest && c.sourceVersion == entry.Status.SourceResourceVersion
@@ -61,6 +63,8 @@ func (r *cacheEntryReconciler) content(ctx context.Context, entry *v1alpha1.Cach
 	c := content{}
 	var err error
 	switch spec := &entry.Spec; {
+	case spec.Counter != nil:
+		return content{identity: "run:" + spec.Counter.RunID}, nil
 	case spec.Value != nil:
 		c.value = *spec.Value
 	case spec.JSON != nil:
@@ -75,8 +79,7 @@ func (r *cacheEntryReconciler) content(ctx context.Context, entry *v1alpha1.Cach
 	if err == nil && len(c.value) > v1alpha1.MaxValueBytes {
 		err = status.Stalled(v1alpha1.ReasonInvalidValue, "The value has %d bytes, more than the %d (1 MiB) that an entry stores", len(c.value), v1alpha1.MaxValueBytes)
 	}
-	sum := sha256.Sum256([]byte(c.value))
-	c.identity = "sha256:" + hex.EncodeToString(sum[:])
+	c.identity = keeper.Digest(c.value)
 	return c, err
 }
 

@@ -8,14 +8,11 @@ import (
 	"errors"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
-	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/pools"
@@ -79,11 +76,12 @@ func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.Ca
 		r.dropOn(name, err)
 		return nil, err
 	}
-	former, err := r.record(ctx, entry, pool)
+	task := r.task(entry, pool, content)
+	former, err := r.record(ctx, task)
 	if err != nil {
 		return nil, err
 	}
-	verdict, err := r.keep(ctx, entry, pool, content)
+	verdict, err := r.keep(ctx, task)
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +96,12 @@ func (r *cacheEntryReconciler) dropOn(name types.NamespacedName, err error) {
 	}
 }
 
-// holds is nil when the entry is the one that holds its key: of several that declare it, the oldest does.
+// holds is nil when the entry is the one that holds its key, or only observes it: of several that declare it, the oldest
+// holds it.
 func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheEntry, pool *livePool) error {
+	if entry.EffectivePolicy() == v1alpha1.PolicyObserve {
+		return nil
+	}
 	near, err := r.pools.neighbors(ctx, pool.CachePool)
 	if err != nil {
 		return err
@@ -115,62 +117,19 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 	}
 }
 
-// keep hands the key to the keeper, and says what came of it.
-func (r *cacheEntryReconciler) keep(ctx context.Context, entry *v1alpha1.CacheEntry, pool *livePool, c content) (*status.Verdict, error) {
-	fullName := pool.EffectiveKeyPrefix() + entry.Spec.Key
-	isNew := !c.writtenIn(entry) || entry.Status.Key != fullName || entry.Status.Pool != pool.name.String()
-	declaration := keeper.Declaration{Key: entry.Spec.Key, Value: c.value, Digest: c.identity}
-	if entry.Spec.TTL != nil {
-		declaration.TTL = entry.Spec.TTL.Duration
-	}
-	outcome, done := r.registry.Keep(ctx, pool.name, client.ObjectKeyFromObject(entry), declaration, !isNew && warm(entry))
-	if !done {
-		return nil, status.Progressing("The key is being written")
-	}
-	if outcome.Err != nil {
-		return nil, refusal(outcome.Err)
-	}
-	v := status.Ready(v1alpha1.ReasonWarm, "The key holds the declared value")
-	v.Update = func() {
-		entry.Status.Pool, entry.Status.Key = pool.name.String(), fullName
-		if isNew {
-			c.publish(entry, outcome.Written, r.clock.Now())
-		}
-	}
-	return v, nil
-}
-
-// refusal turns the error of a look or a write into the verdict on the entry.
-func refusal(err error) *status.Verdict {
-	e, ok := errors.AsType[*cache.Error](err)
-	switch {
-	case !ok:
-		return status.Waiting(v1alpha1.ReasonWriteFailed, "%v", err)
-	case e.Class == cache.Failed:
-		return status.Waiting(v1alpha1.ReasonWriteFailed, "%s", e.Message)
-	default:
-		return status.Stalled(e.Reason, "%s", e.Message)
-	}
-}
-
 // forgetAbout an entry that is no more.
 func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.NamespacedName) {
 	r.tellRivals(ctx, name, r.claims.Delete(name))
 	r.registry.Drop(name)
 }
 
-// warm says whether the status of an entry tells that its present generation is kept.
-func warm(entry *v1alpha1.CacheEntry) bool {
-	c := apimeta.FindStatusCondition(entry.Status.Conditions, v1alpha1.ConditionReady)
-	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == entry.Generation
-}
-
 // claimOf an entry.
 func claimOf(entry *v1alpha1.CacheEntry) claims.Claim {
 	return claims.Claim{
-		Place:   claims.Place{Pool: types.NamespacedName{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key},
-		Entry:   client.ObjectKeyFromObject(entry),
-		UID:     entry.UID,
-		Created: entry.CreationTimestamp.Time,
+		Place:    claims.Place{Pool: types.NamespacedName{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key},
+		Entry:    client.ObjectKeyFromObject(entry),
+		UID:      entry.UID,
+		Created:  entry.CreationTimestamp.Time,
+		Observes: entry.EffectivePolicy() == v1alpha1.PolicyObserve,
 	}
 }

@@ -5,7 +5,6 @@ package controllers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,86 +12,25 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/status"
 )
 
 const (
-	// recordAnnotation lists where the entry has written or is about to. It is there before the first write, so
-	// that no crash leaves a key that nobody knows of.
-	recordAnnotation = "cachewright.dev/written"
 	// deletionPatience is how long a deletion waits for a pool that cannot serve.
 	deletionPatience = 5 * time.Minute
 	// deletionRetry is the time between two attempts to delete a key.
 	deletionRetry = 5 * time.Second
 )
-
-// location is a key that an entry may have written. The full name is not recorded: it is computed from the live
-// pool, so that nobody can have foreign keys deleted by editing the annotation.
-type location struct {
-	Pool locationPool `json:"pool"`
-	Key  string       `json:"key"`
-}
-
-type locationPool struct {
-	Namespace string    `json:"namespace"`
-	Name      string    `json:"name"`
-	UID       types.UID `json:"uid"`
-}
-
-// record sees to it that the finalizer and the record are there before the first write, or gone when the key is to
-// be retained. It returns the other locations on record: those that the entry has moved away from.
-func (r *cacheEntryReconciler) record(ctx context.Context, entry *v1alpha1.CacheEntry, pool *livePool) ([]location, error) {
-	if entry.EffectiveDeletionPolicy() == v1alpha1.DeletionRetain {
-		r.abandonAll(entry)
-		return nil, r.setRecord(ctx, entry, nil)
-	}
-	here := location{Pool: locationPool{Namespace: pool.Namespace, Name: pool.CachePool.Name, UID: pool.UID}, Key: entry.Spec.Key}
-	recorded := recordOf(entry)
-	former := slices.DeleteFunc(slices.Clone(recorded), func(l location) bool { return l == here })
-	if len(former) == len(recorded) {
-		recorded = append(recorded, here)
-	}
-	return former, r.setRecord(ctx, entry, recorded)
-}
-
-// recordOf an entry.
-func recordOf(entry *v1alpha1.CacheEntry) []location {
-	var recorded []location
-	if err := json.Unmarshal([]byte(entry.Annotations[recordAnnotation]), &recorded); err != nil {
-		return nil // not there, or edited beyond recognition
-	}
-	return slices.DeleteFunc(recorded, func(l location) bool { return l.Key == "" })
-}
-
-// setRecord and the finalizer in one patch, or remove both when nothing is on record. It writes only a change.
-func (r *cacheEntryReconciler) setRecord(ctx context.Context, entry *v1alpha1.CacheEntry, recorded []location) error {
-	before := entry.DeepCopy()
-	held, changed := len(recorded) > 0, !slices.Equal(recorded, recordOf(before))
-	if held == controllerutil.ContainsFinalizer(before, finalizer) && !changed {
-		return nil
-	}
-	text, err := json.Marshal(recorded)
-	if err != nil {
-		return err
-	}
-	if held {
-		controllerutil.AddFinalizer(entry, finalizer)
-		metav1.SetMetaDataAnnotation(&entry.ObjectMeta, recordAnnotation, string(text))
-	} else {
-		controllerutil.RemoveFinalizer(entry, finalizer)
-		delete(entry.Annotations, recordAnnotation)
-	}
-	return r.Patch(ctx, entry, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
-}
 
 // leave the locations that the entry has moved away from, now that the new one is written. What cannot be deleted
 // yet stays on record and is tried again.
@@ -138,7 +76,7 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 		recorded = locations
 	}
 	var waiting *status.Verdict
-	var notes []string
+	notes := map[location]string{}
 	for _, l := range locations {
 		note, err := r.release(ctx, entry, l)
 		verdict, ok := errors.AsType[*status.Verdict](err)
@@ -148,7 +86,7 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 		case err != nil:
 			return nil, err
 		default:
-			notes = append(notes, note)
+			notes[l] = note
 			recorded = slices.DeleteFunc(slices.Clone(recorded), func(o location) bool { return o == l })
 		}
 	}
@@ -173,13 +111,18 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	err = r.Get(ctx, name, pool)
 	gone := apierrors.IsNotFound(err) || pool.Namespace != entry.Namespace || l.Pool.UID != "" && l.Pool.UID != pool.UID
 	fullName := pool.EffectiveKeyPrefix() + l.Key
-	switch {
-	case client.IgnoreNotFound(err) != nil:
+	if client.IgnoreNotFound(err) != nil {
 		return "", err
-	case !r.pools.synced():
+	}
+	if !r.pools.synced() {
 		return "", status.Silent(startupDelay)
-	case entry.EffectiveDeletionPolicy() == v1alpha1.DeletionRetain:
-	case r.declaredElsewhere(ctx, entry, claims.Place{Pool: name, Key: l.Key}):
+	}
+	f := keeper.Forgetting{Key: l.Key, KeepKey: retains(entry) || r.declaredElsewhere(ctx, entry, claims.Place{Pool: name, Key: l.Key})}
+	if entry.Spec.Counter != nil {
+		f.Counter = string(entry.UID)
+	}
+	switch {
+	case f.KeepKey && f.Counter == "":
 	case gone:
 		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name)
 	case entry.Spec.Suspend:
@@ -187,10 +130,35 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	case pool.Spec.Suspend:
 		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is suspended", fullName, pool.Name)
 	default:
-		return r.deleteKey(ctx, entry, pool, l.Key)
+		return r.deleteKey(ctx, entry, pool, l, f)
 	}
 	r.registry.Abandon(name, id, l.Key) // a deletion that was asked for before
 	return note, nil
+}
+
+// retains says whether the entry leaves its key when it goes.
+func retains(entry *v1alpha1.CacheEntry) bool {
+	return entry.EffectiveDeletionPolicy() == v1alpha1.DeletionRetain || entry.EffectivePolicy() == v1alpha1.PolicyObserve
+}
+
+// digests of the values that the entry may have written last to a location: nil when it may delete whatever is there.
+// Of a Secret only the present content is known.
+func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) ([]string, error) {
+	if p := entry.EffectivePolicy(); p != v1alpha1.PolicyEnsurePresent && p != v1alpha1.PolicyWriteOnChange {
+		return nil, nil
+	}
+	if from := entry.Spec.ValueFrom; from != nil && from.SecretKeyRef != nil {
+		c, err := r.content(ctx, entry)
+		if _, ok := errors.AsType[*status.Verdict](err); ok {
+			return []string{}, nil
+		}
+		return []string{c.identity}, err
+	}
+	digests := []string{l.Digest}
+	if entry.Status.Pool == l.Pool.Namespace+"/"+l.Pool.Name && entry.Status.Key == pool.EffectiveKeyPrefix()+l.Key {
+		digests = append(digests, entry.Status.WrittenDigest)
+	}
+	return digests, nil
 }
 
 // declaredElsewhere says whether a key, by whatever name, is declared by another entry, or by this one where it is now.
@@ -202,15 +170,21 @@ func (r *cacheEntryReconciler) declaredElsewhere(ctx context.Context, entry *v1a
 
 // deleteKey through the keeper. It gives up on a pool that cannot serve after a while, or at once when that is being
 // deleted too, so that no deletion hangs.
-func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, key string) (note string, err error) {
+func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location, f keeper.Forgetting) (note string, err error) {
 	name, id := client.ObjectKeyFromObject(pool), client.ObjectKeyFromObject(entry)
+	fullName := pool.EffectiveKeyPrefix() + l.Key
+	if f.OnlyDigests, err = r.digests(ctx, entry, pool, l); err != nil {
+		return "", err
+	}
 	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", pool.Name)
 	live, ok := r.registry.Get(name)
 	if ok && live.Gate >= keeper.DeletionsOnly {
-		outcome, done := live.Keeper.Forget(ctx, id, key)
+		outcome, done := live.Keeper.Forget(ctx, id, f)
 		switch {
 		case done && outcome.Err == nil:
 			return "", nil
+		case done && errors.Is(outcome.Err, cache.ErrChanged):
+			return fmt.Sprintf("Key %q stays in Redis, since it does not hold what the entry is known to have written last", fullName), nil
 		case done:
 			waiting = status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be deleted yet: %s", refusal(outcome.Err).Message)
 		default:
@@ -220,8 +194,8 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 	if !r.hopeless(entry, pool, ok && live.Gate >= keeper.DeletionsOnly) {
 		return "", waiting.In(deletionRetry)
 	}
-	r.registry.Abandon(name, id, key)
-	return fmt.Sprintf("Key %q stays in Redis, since CachePool %q cannot serve", pool.EffectiveKeyPrefix()+key, pool.Name), nil
+	r.registry.Abandon(name, id, l.Key)
+	return fmt.Sprintf("Key %q stays in Redis, since CachePool %q cannot serve", fullName, pool.Name), nil
 }
 
 // hopeless says whether to give up on a key: after a while, or at once when the pool does not serve and is being deleted
@@ -233,10 +207,11 @@ func (r *cacheEntryReconciler) hopeless(entry *v1alpha1.CacheEntry, pool *v1alph
 	return !entry.DeletionTimestamp.IsZero() && r.clock.Since(entry.DeletionTimestamp.Time) >= deletionPatience
 }
 
-// tellLeft says in the log and in events which keys stay.
-func (r *cacheEntryReconciler) tellLeft(ctx context.Context, entry *v1alpha1.CacheEntry, notes []string) {
-	for _, note := range notes {
+// tellLeft says in the log, in events and in a metric which keys stay.
+func (r *cacheEntryReconciler) tellLeft(ctx context.Context, entry *v1alpha1.CacheEntry, notes map[location]string) {
+	for l, note := range notes {
 		if note != "" {
+			metrics.Left(types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name})
 			ctrl.LoggerFrom(ctx).Info(note)
 			r.recorder.Eventf(entry, nil, corev1.EventTypeWarning, v1alpha1.ReasonReleased, "Delete", "%s", note)
 		}

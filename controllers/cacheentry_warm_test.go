@@ -251,7 +251,7 @@ func TestLastWriteTimeChangesWithANewValueOnly(t *testing.T) {
 
 func TestAValueThatIsAlreadyThereIsNotWrittenAgain(t *testing.T) {
 	w, _ := newRealWorld(t)
-	w.ready()
+	w.watched(w.ready())
 	w.Expect(w.redis.Set(t.Context(), mainPrefix+"there", "v", time.Hour).Err()).To(Succeed())
 	before := w.calls("set")
 	e := w.entry("there", valued("v"), living(time.Hour))

@@ -27,10 +27,11 @@ type backoff struct {
 	until map[types.NamespacedName]hold
 }
 
-// hold is until when the flush with this UID must wait.
+// hold is until when the flush with this UID must wait, unless a look is requested anew.
 type hold struct {
-	uid   types.UID
-	until time.Time
+	uid       types.UID
+	until     time.Time
+	requested string
 }
 
 // retryAfter is how long a flush waits that has failed so many times before.
@@ -45,14 +46,14 @@ func (b *backoff) hold(flush *v1alpha1.CacheFlush, until time.Time) {
 	if b.until == nil {
 		b.until = map[types.NamespacedName]hold{}
 	}
-	b.until[client.ObjectKeyFromObject(flush)] = hold{uid: flush.UID, until: until}
+	b.until[client.ObjectKeyFromObject(flush)] = hold{uid: flush.UID, until: until, requested: requestedAt(flush)}
 }
 
 // left is how long a flush must still wait.
 func (b *backoff) left(flush *v1alpha1.CacheFlush, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if h := b.until[client.ObjectKeyFromObject(flush)]; h.uid == flush.UID {
+	if h := b.until[client.ObjectKeyFromObject(flush)]; h.uid == flush.UID && h.requested == requestedAt(flush) {
 		return h.until.Sub(now)
 	}
 	return 0

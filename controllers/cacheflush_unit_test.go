@@ -71,7 +71,7 @@ func newBench(t *testing.T, objects ...client.Object) *bench {
 
 	registry := pools.NewRegistry(b.clock, pools.Listeners{
 		Entry:  func(context.Context, types.NamespacedName) {},
-		Failed: func(context.Context, types.NamespacedName) {},
+		Pool:   func(context.Context, types.NamespacedName) {},
 		Opened: func(context.Context, types.NamespacedName) {},
 	})
 	t.Cleanup(func() {

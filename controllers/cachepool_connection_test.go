@@ -28,7 +28,9 @@ func TestAConnectedPoolTellsWhatItIsConnectedTo(t *testing.T) {
 	if valkey := info.Item("Server", "valkey_version"); valkey != "" {
 		product, version = "valkey", valkey
 	}
-	w.Expect(p.Status.Server).To(Equal(&v1alpha1.ServerStatus{Product: product, Version: version, Topology: "Standalone", Nodes: 1}))
+	w.Eventually(func() *v1alpha1.ServerStatus { w.reload(p); return p.Status.Server }).Should(Equal(&v1alpha1.ServerStatus{
+		Product: product, Version: version, Topology: "Standalone", Nodes: 1, ChangeDetection: v1alpha1.DetectionTracking,
+	}))
 	w.Expect(p.Status.KeyPrefix).To(Equal(mainPrefix))
 	w.Expect(p.Status.CredentialsResourceVersion).To(BeEmpty())
 	w.rests(p, 2*time.Second)

@@ -43,7 +43,8 @@ type cachePoolReconciler struct {
 	registry *pools.Registry
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	// backoff between the probes of a pool that fails.
-	backoff workqueue.TypedRateLimiter[reconcile.Request]
+	backoff  workqueue.TypedRateLimiter[reconcile.Request]
+	requests requestLog
 }
 
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools,verbs=list;watch;patch
@@ -57,6 +58,7 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if err := r.Get(ctx, req.NamespacedName, pool); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.backoff.Forget(req)
+			r.requests.forget(req.NamespacedName)
 			return ctrl.Result{}, r.registry.Remove(req.NamespacedName)
 		}
 		return ctrl.Result{}, err
@@ -97,8 +99,13 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	options, secretVersion, err := r.options(ctx, pool)
 	live, _ := r.registry.Get(name)
 	pause, failure := r.registry.Pause(name)
-	if pause > 0 && live.Uses(options) {
+	requested := r.requests.isNew(pool)
+	if pause > 0 && live.Uses(options) && !requested {
 		return explain(failure).In(pause)
+	}
+	due := period
+	if requested {
+		due = 0
 	}
 	moved := false
 	if err == nil {
@@ -113,12 +120,12 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	switch {
 	case err == nil:
 		r.backoff.Forget(request)
-		r.registry.Sweep(name, period)
+		r.registry.Verify(name, due)
 		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(period, jitter)).
-			Also(func() { publish(pool, live.Server, secretVersion) })
+			Also(func() { publish(pool, live, secretVersion) })
 	case live.Outlives(id, options) && pause == 0 && r.registry.Check(ctx, name) == nil:
 		// What worked goes on working. Where the spec is the same, it is a Secret that has changed for the worse.
-		r.registry.Sweep(name, period)
+		r.registry.Verify(name, due)
 		verdict := explain(err)
 		if live.Serves(id) {
 			verdict = status.Ready(v1alpha1.ReasonConnected, "Connected with the previous credentials, since the new ones do not work: %s", verdict.Message)
@@ -129,11 +136,17 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	}
 }
 
-// publish what is known of the server.
-func publish(pool *v1alpha1.CachePool, s cache.Server, secretVersion string) {
+// publish what is known of the server. How it tells of changes is found out once entries can be kept; until then, what
+// the status says is the best guess.
+func publish(pool *v1alpha1.CachePool, live pools.Pool, secretVersion string) {
+	known := live.Server
+	server := &v1alpha1.ServerStatus{Product: known.Product, Version: known.Version, Topology: known.Topology, Nodes: int32(known.Nodes)} //nolint:gosec // a handful of nodes
+	if server.ChangeDetection = v1alpha1.ChangeDetection(live.Detects); live.Detects == "" && pool.Status.Server != nil {
+		server.ChangeDetection = pool.Status.Server.ChangeDetection
+	}
 	pool.Status.KeyPrefix = pool.EffectiveKeyPrefix()
 	pool.Status.CredentialsResourceVersion = secretVersion
-	pool.Status.Server = &v1alpha1.ServerStatus{Product: s.Product, Version: s.Version, Topology: s.Topology, Nodes: int32(s.Nodes)} //nolint:gosec // a handful of nodes
+	pool.Status.Server = server
 }
 
 // explain turns an error of connecting into the verdict on the pool.

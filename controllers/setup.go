@@ -64,8 +64,8 @@ type system struct {
 	claims   *claims.Index
 	finder   *poolFinder
 
-	// entries to look at, pools that failed, and pools that opened, for entries and for flushes.
-	entries, failed, openedForEntries, openedForFlushes names
+	// entries and pools to look at, and pools that opened, for entries and for flushes.
+	entries, pools, openedForEntries, openedForFlushes names
 }
 
 // Setup adds the controllers to a manager.
@@ -76,12 +76,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	s := &system{
 		mgr: mgr, options: o, claims: claims.NewIndex(),
 		finisher: finisher{client: mgr.GetClient(), recorder: mgr.GetEventRecorder("cachewright"), clock: o.Clock},
-		entries:  make(names, channelSize), failed: make(names, channelSize),
+		entries:  make(names, channelSize), pools: make(names, channelSize),
 		openedForEntries: make(names, channelSize), openedForFlushes: make(names, channelSize),
 	}
 	s.registry = pools.NewRegistry(o.Clock, pools.Listeners{
 		Entry:  s.entries.tell,
-		Failed: s.failed.tell,
+		Pool:   s.pools.tell,
 		Opened: s.opened,
 	})
 	s.finder = &poolFinder{client: mgr.GetClient(), registry: s.registry, claims: s.claims, clock: o.Clock}
@@ -174,7 +174,7 @@ func (s *system) setupPools(context.Context) error {
 		WatchesMetadata(&corev1.Secret{}, requests(s.mgr, &v1alpha1.CachePoolList{}, secretIndex)).
 		Watches(&v1alpha1.CacheEntry{}, poolOf(), builder.WithPredicates(gone())).
 		Watches(&v1alpha1.CacheFlush{}, poolOf(), builder.WithPredicates(gone())).
-		WatchesRawSource(source.TypedChannel(s.failed, enqueue())).
+		WatchesRawSource(source.TypedChannel(s.pools, enqueue())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: poolWorkers}).
 		Complete(r)
 }

@@ -5,6 +5,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -47,10 +48,21 @@ type Observation struct {
 type Write struct {
 	Key, Value string
 	TTL        time.Duration
+	// IfAbsent leaves a key that is there, which is ErrExists then.
+	IfAbsent bool
+}
+
+// Deletion is a key to be deleted.
+type Deletion struct {
+	Key string
+	// Value, if it is set, is what the key must hold; if it does not, it stays, which is ErrChanged.
+	Value *string
+	// Counter, if it is set, is the ID of a counter, whose marker is deleted and not the key.
+	Counter string
 }
 
 // Observe reads keys in pipelines, and returns an observation for each of them. After an error that concerns
-// the whole server, the rest is not tried.
+// the whole server, the rest is not tried. While Watch runs, changes of these keys are told.
 func (p *Pool) Observe(ctx context.Context, looks []Look) []Observation {
 	seen := make([]Observation, 0, len(looks))
 	for len(looks) > 0 {
@@ -71,8 +83,7 @@ func (p *Pool) observe(ctx context.Context, looks []Look) []Observation {
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
 	gets, ttls := make([]*redis.StringCmd, len(looks)), make([]*redis.DurationCmd, len(looks))
-	// The errors stand in the commands; what Pipelined returns is the first of them.
-	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	p.read(ctx, func(pipe redis.Pipeliner) error {
 		for i, l := range looks {
 			gets[i], ttls[i] = pipe.GetRange(ctx, p.prefix+l.Key, 0, int64(l.Size)), pipe.PTTL(ctx, p.prefix+l.Key)
 		}
@@ -107,44 +118,92 @@ func observation(get *redis.StringCmd, pttl *redis.DurationCmd) Observation {
 // PutAll stores keys in pipelines, and returns an error or nil for each of them. After an error that concerns
 // the whole server, the rest is not tried.
 func (p *Pool) PutAll(ctx context.Context, writes []Write) []error {
-	return pipelines(ctx, p, "SET", writes,
-		func(w Write) int { return len(p.prefix) + len(w.Key) + len(w.Value) },
-		func(ctx context.Context, w Write) redis.Cmder { return p.setCommand(ctx, w) })
+	set := func(ctx context.Context, w Write) *redis.StatusCmd { return p.setCommand(ctx, w) }
+	return errorsOf(pipelines(ctx, p, writes, func(w Write) int { return len(p.prefix) + len(w.Key) + len(w.Value) }, set),
+		func(c *redis.StatusCmd) error {
+			if errors.Is(c.Err(), redis.Nil) {
+				return ErrExists
+			}
+			return wrap("SET", c.Err())
+		})
 }
 
 // ForgetAll deletes keys in pipelines, and returns an error or nil for each of them; a key that is not there is
 // no error. After an error that concerns the whole server, the rest is not tried.
-func (p *Pool) ForgetAll(ctx context.Context, keys []string) []error {
-	return pipelines(ctx, p, "UNLINK", keys,
-		func(k string) int { return len(p.prefix) + len(k) },
-		func(ctx context.Context, k string) redis.Cmder { return redis.NewIntCmd(ctx, "unlink", p.prefix+k) })
+func (p *Pool) ForgetAll(ctx context.Context, deletions []Deletion) []error {
+	size := func(d Deletion) int {
+		if d.Value != nil {
+			return len(p.prefix) + len(d.Key) + len(*d.Value)
+		}
+		return len(p.prefix) + len(d.Key)
+	}
+	return errorsOf(pipelines(ctx, p, deletions, size, p.deleteCommand), func(c *redis.IntCmd) error {
+		switch {
+		case c.Name() == "unlink":
+			return wrap("UNLINK", c.Err())
+		case c.Err() == nil && c.Val() < 0:
+			return ErrChanged
+		default:
+			return wrap("EVAL with GET and UNLINK", c.Err())
+		}
+	})
 }
 
-// pipelines sends one command for each item.
-func pipelines[T any](ctx context.Context, p *Pool, name string, items []T, size func(T) int, command func(context.Context, T) redis.Cmder) []error {
-	errs := make([]error, 0, len(items))
+// forgetIf deletes a key that holds a value, in one step: nobody can change it in between. It answers -1 when the key
+// holds another.
+const forgetIf = `
+local value = redis.call('GET', KEYS[1])
+if not value then return 0 end
+if value ~= ARGV[1] then return -1 end
+return redis.call('UNLINK', KEYS[1])`
+
+func (p *Pool) deleteCommand(ctx context.Context, d Deletion) *redis.IntCmd {
+	switch name := p.prefix + d.Key; {
+	case d.Counter != "":
+		return redis.NewIntCmd(ctx, "unlink", marker(name, d.Counter))
+	case d.Value != nil:
+		return redis.NewIntCmd(ctx, "eval", forgetIf, 1, name, *d.Value)
+	default:
+		return redis.NewIntCmd(ctx, "unlink", name)
+	}
+}
+
+// errorsOf commands.
+func errorsOf[C redis.Cmder](commands []C, of func(C) error) []error {
+	errs := make([]error, len(commands))
+	for i, c := range commands {
+		errs[i] = of(c)
+	}
+	return errs
+}
+
+// pipelines sends one command for each item, and returns them done. After an error that concerns the whole server, the
+// rest is not sent, and has the same error.
+func pipelines[T any, C redis.Cmder](ctx context.Context, p *Pool, items []T, size func(T) int, command func(context.Context, T) C) []C {
+	done := make([]C, 0, len(items))
 	for len(items) > 0 {
 		n := batch(items, maxWriteBytes, size)
 		ctx, cancel := p.deadline(ctx)
-		commands, _ := p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error { // the errors stand in the commands
 			for _, item := range items[:n] {
-				_ = pipe.Process(ctx, command(ctx, item)) // queues; it cannot fail
+				c := command(ctx, item)
+				done = append(done, c)
+				_ = pipe.Process(ctx, c) // queues; it cannot fail
 			}
 			return nil
 		})
 		cancel()
-		for _, c := range commands {
-			errs = append(errs, wrap(name, c.Err()))
-		}
 		items = items[n:]
-		if last := errs[len(errs)-1]; ServerWide(last) {
-			for range items {
-				errs = append(errs, last)
+		if last := done[len(done)-1].Err(); ServerWide(wrap("", last)) {
+			for _, item := range items {
+				c := command(ctx, item)
+				c.SetErr(last)
+				done = append(done, c)
 			}
 			break
 		}
 	}
-	return errs
+	return done
 }
 
 // batch says how many items, at least one, make up the next pipeline.

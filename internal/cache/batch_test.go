@@ -81,7 +81,7 @@ func TestBatchesOfAnySizeGiveOneAnswerForEachKeyInOrder(t *testing.T) {
 					for i := 0; i < n; i += 2 {
 						ok(t, p.Forget(t.Context(), names[i]))
 					}
-					if errs := p.ForgetAll(t.Context(), names); len(seen) != n || len(errs) != n || failed(errs) > 0 {
+					if errs := p.ForgetAll(t.Context(), deletions(names...)); len(seen) != n || len(errs) != n || failed(errs) > 0 {
 						t.Errorf("%d observations, %d answers, %d errors", len(seen), len(errs), failed(errs))
 					}
 					if left := keys(t, addr); len(left) > 0 {
@@ -130,7 +130,7 @@ func TestABatchTellsWhichKeysTheUserMayNotTouch(t *testing.T) {
 	ok(t, server.Client(t).ACLSetUser(t.Context(), "app", "on", ">"+marker, "+@all", "~"+prefix+"*1").Err())
 	p := open(t, server.Addr, as("app", marker))
 	writes, looks, names := numbered(1200)
-	put, seen, forgotten := p.PutAll(t.Context(), writes), p.Observe(t.Context(), looks), p.ForgetAll(t.Context(), names)
+	put, seen, forgotten := p.PutAll(t.Context(), writes), p.Observe(t.Context(), looks), p.ForgetAll(t.Context(), deletions(names...))
 	for i, name := range names {
 		for _, err := range []error{put[i], seen[i].Err, forgotten[i]} {
 			if err == nil != strings.HasSuffix(name, "1") {
@@ -163,7 +163,7 @@ func TestABatchStopsWhenTheServerIsOutOfMemory(t *testing.T) {
 	if seen := p.Observe(ctx, looks); seen[0].Err != nil {
 		t.Error(seen[0].Err)
 	}
-	if errs := p.ForgetAll(ctx, append(names, "k")); failed(errs) > 0 {
+	if errs := p.ForgetAll(ctx, deletions(append(names, "k")...)); failed(errs) > 0 {
 		t.Errorf("%d errors", failed(errs))
 	}
 	if left := keys(t, server.Addr); len(left) > 0 {
@@ -185,7 +185,7 @@ func TestABatchWhoseServerGoesHalfWay(t *testing.T) {
 				"forget all": func(t *testing.T, p *cache.Pool) []error {
 					t.Helper()
 					_, _, names := numbered(n)
-					return p.ForgetAll(t.Context(), names)
+					return p.ForgetAll(t.Context(), deletions(names...))
 				},
 				"observe": func(t *testing.T, p *cache.Pool) []error {
 					t.Helper()

@@ -87,6 +87,12 @@ var (
 	ErrNotFound = &Error{Class: Key, Reason: ReasonNotFound, Message: "Key not found"}
 	// ErrWrongType is the error for a key that holds another type than a string.
 	ErrWrongType = &Error{Class: Key, Reason: ReasonWrongType, Message: "The key holds another type than a string"}
+	// ErrExists is the error of a write that was to be done only if the key is absent.
+	ErrExists = &Error{Class: Key, Reason: "Exists", Message: "The key is there already"}
+	// ErrChanged is the error of a deletion that was to be done only if the key holds a given value.
+	ErrChanged = &Error{Class: Key, Reason: "Changed", Message: "The key holds another value"}
+	// ErrStale is the error of an increment that a newer one has overtaken.
+	ErrStale = &Error{Class: Key, Reason: "Stale", Message: "A newer generation has incremented the counter"}
 )
 
 // serverErrors maps the first words of what a server answers. Texts from Redis 7.0 and Valkey 8; inside scripts
@@ -96,6 +102,7 @@ var serverErrors = []struct {
 	err    Error
 }{
 	{"WRONGTYPE", *ErrWrongType},
+	{staleReply, *ErrStale},
 	{"value is not an integer", Error{Class: Key, Reason: ReasonNotAnInteger, Message: "The key does not hold an integer"}},
 	{"increment or decrement would overflow", Error{Class: Key, Reason: ReasonOverflow, Message: "The sum does not fit into 64 bits"}},
 	{"LOADING", Error{Class: Unavailable, Reason: ReasonLoading, Message: "The server is loading its data set"}},
@@ -130,7 +137,7 @@ func wrap(command string, err error) error {
 	if known, ok := errors.AsType[*Error](err); ok {
 		return known
 	}
-	if redis.IsPermissionError(err) {
+	if redis.IsPermissionError(err) || redis.HasErrorPrefix(err, "The user executing the script can't ") {
 		message := "The Redis user may not run " + command
 		// Not "key": newer servers name the user.
 		if strings.Contains(err.Error(), " permissions to access ") {

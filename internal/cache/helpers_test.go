@@ -80,7 +80,7 @@ var operations = map[string]func(context.Context, *cache.Pool) error{
 	"put all": func(ctx context.Context, p *cache.Pool) error {
 		return p.PutAll(ctx, []cache.Write{{Key: marker, Value: marker}})[0]
 	},
-	"forget all": func(ctx context.Context, p *cache.Pool) error { return p.ForgetAll(ctx, []string{marker})[0] },
+	"forget all": func(ctx context.Context, p *cache.Pool) error { return p.ForgetAll(ctx, deletions(marker))[0] },
 	"forget named": func(ctx context.Context, p *cache.Pool) error {
 		_, err := p.ForgetNamed(ctx, []string{marker}, cache.ScanOptions{})
 		return err
@@ -300,4 +300,13 @@ func (w *wire) commands(t *testing.T) []string {
 func client(t *testing.T, addr string) *redis.Client {
 	t.Helper()
 	return redistest.Client(t, addr)
+}
+
+// deletions of keys, whatever they hold.
+func deletions(keys ...string) []cache.Deletion {
+	all := make([]cache.Deletion, len(keys))
+	for i, key := range keys {
+		all[i].Key = key
+	}
+	return all
 }

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"net"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,11 +64,16 @@ type Pool struct {
 	// is made, since any of them may lead to another process.
 	epoch string
 	dials atomic.Int64
+	// reader is the connection whose reads the server remembers, while a watch runs.
+	reader atomic.Pointer[reader]
+	// watches that run: what ends them, by the channels that say so. nil once the pool is stopped.
+	watches map[chan struct{}]context.CancelFunc
+	mu      sync.Mutex
 }
 
 // Open makes a Pool. It does not dial: the first command does, and Check tells whether the server can be used.
 func Open(o Options) *Pool {
-	p := &Pool{prefix: o.Prefix, address: o.Address, database: o.Database, timeout: o.Timeout, epoch: rand.Text()}
+	p := &Pool{prefix: o.Prefix, address: o.Address, database: o.Database, timeout: o.Timeout, epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}}
 	p.client = redis.NewClient(&redis.Options{
 		Addr: o.Address, DB: o.Database, Username: o.Username, Password: o.Password, Dialer: o.Dial,
 		DialTimeout: dialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout,
@@ -88,7 +94,10 @@ func Open(o Options) *Pool {
 func (p *Pool) Prefix() string { return p.prefix }
 
 // Stop closes every connection. Commands under way fail.
-func (p *Pool) Stop() error { return wrap("close", p.client.Close()) }
+func (p *Pool) Stop() error {
+	p.endWatches()
+	return wrap("close", p.client.Close())
+}
 
 // Get returns the value of a key; ErrNotFound when it is not there.
 func (p *Pool) Get(ctx context.Context, key string) (string, error) {
@@ -153,12 +162,16 @@ func (p *Pool) Flush(ctx context.Context) (deleted int64, err error) {
 	return deleted, err
 }
 
-// setCommand is SET with PX, or plain SET, which also clears a lifetime.
+// setCommand is SET, with PX or without, which also clears a lifetime, and with NX if the key must be absent.
 func (p *Pool) setCommand(ctx context.Context, w Write) *redis.StatusCmd {
-	if w.TTL == 0 {
-		return redis.NewStatusCmd(ctx, "set", p.prefix+w.Key, w.Value)
+	args := []any{"set", p.prefix + w.Key, w.Value}
+	if w.TTL != 0 {
+		args = append(args, "px", strconv.FormatInt(w.TTL.Milliseconds(), 10))
 	}
-	return redis.NewStatusCmd(ctx, "set", p.prefix+w.Key, w.Value, "px", strconv.FormatInt(w.TTL.Milliseconds(), 10))
+	if w.IfAbsent {
+		args = append(args, "nx")
+	}
+	return redis.NewStatusCmd(ctx, args...)
 }
 
 // deadline bounds one round trip: go-redis does not interrupt a command in flight when a context is canceled,

@@ -132,7 +132,7 @@ func TestForgetAndHas(t *testing.T) {
 			}
 			forgets := map[string]func(string) error{
 				"forget":       func(k string) error { return p.Forget(ctx, k) },
-				"forget all":   func(k string) error { return p.ForgetAll(ctx, []string{k})[0] },
+				"forget all":   func(k string) error { return p.ForgetAll(ctx, deletions(k))[0] },
 				"forget named": func(k string) error { _, err := p.ForgetNamed(ctx, []string{k}, cache.ScanOptions{}); return err },
 				"flush":        func(string) error { _, err := p.Flush(ctx); return err },
 			}

@@ -27,6 +27,8 @@ type Claim struct {
 	Entry   types.NamespacedName
 	UID     types.UID
 	Created time.Time
+	// Observes says that the entry only looks at the key: it neither holds it nor stands in anybody's way.
+	Observes bool
 }
 
 // older orders claims: creation time, then namespace/name, then UID.
@@ -88,7 +90,8 @@ func (x *Index) remove(c Claim) Place {
 	return c.Place
 }
 
-// At gives the claims on a key that goes by several names, in several pools of one server, the holder first.
+// At gives the claims on a key that goes by several names, in several pools of one server, the holder first. Entries that
+// only observe it are not among them.
 func (x *Index) At(places ...Place) []Claim {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -96,11 +99,12 @@ func (x *Index) At(places ...Place) []Claim {
 	for _, p := range places {
 		all = append(all, x.byPlace[p]...)
 	}
+	all = slices.DeleteFunc(all, func(c Claim) bool { return c.Observes })
 	slices.SortFunc(all, older)
 	return all
 }
 
-// Claimed says whether any entry declares a key.
+// Claimed says whether any entry declares or observes a key.
 func (x *Index) Claimed(p Place) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

@@ -14,73 +14,26 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/metrics"
+	"github.com/cachewright/cachewright/internal/plan"
 )
-
-// Declaration is what an entry declares of its key.
-type Declaration struct {
-	// Key without the pool's prefix.
-	Key string
-	// Value in the bytes that are stored.
-	Value string
-	// TTL, or 0 for a key without a lifetime.
-	TTL time.Duration
-	// Digest names the declaration: a new one is looked at once more, the same one is not.
-	Digest string
-}
-
-// Outcome is what the last look at a key came to.
-type Outcome struct {
-	// Err is nil when the key holds what is declared.
-	Err error
-	// Written is when the declared value was written; zero when it was there before it was declared. Repairs and
-	// renewals do not count.
-	Written time.Time
-}
-
-// same tells whether two outcomes read the same in a status.
-func (o Outcome) same(other Outcome) bool {
-	if o.Err == nil || other.Err == nil {
-		return (o.Err == nil) == (other.Err == nil)
-	}
-	return o.Err.Error() == other.Err.Error()
-}
 
 const (
 	// patience is how long Keep and Forget wait for an outcome. A round trip on a healthy network takes a
 	// millisecond; a worker must not wait for a slow pool.
 	patience = 100 * time.Millisecond
 	// settledDelay lets the settled entries of an operator's start gather into few batches.
-	settledDelay = 25 * time.Millisecond
-	// roundSize is how many keys one round looks at, and roundBytes how long their values are together: a round
-	// holds what it has read until it is over.
-	roundSize, roundBytes = 1000, 8 << 20
-	// maxBreaks is how often the connection may break in rounds with a key before the key is tried alone.
-	maxBreaks = 2
-	// early is how much too early a look may be, to share a round with others.
-	early = 10 * time.Millisecond
-	// retryAfter is the wait after a write that Redis refused for a reason of its own, and its limit.
-	retryAfter, maxRetryAfter = time.Second, 30 * time.Second
+	settledDelay = 200 * time.Millisecond
 )
 
-// Keeper owns the declared keys of one pool. One goroutine, Run, does all reads and writes of them, in batches, so
-// that no two of them race. It tells the owner of an entry only when something changed.
-type Keeper struct {
-	clock clock.Clock
-	// changed is called when the outcome of an entry is another than its owner last saw.
-	changed func(types.NamespacedName)
-	// unavailable is called when the pool failed; the keeper then waits for Use.
-	unavailable func(error)
-	seed        maphash.Seed
-
-	mu    sync.Mutex
-	pool  *cache.Pool
-	gate  Gate
-	items map[itemKey]*item
-	// declared counts the entries that declare a key.
-	declared  map[string]int
-	looks     queue
-	deletions []*item
-	wake      chan struct{}
+// Owner of the keys is told what its statuses must tell.
+type Owner struct {
+	// Changed : the outcome of an entry is another than its owner last saw.
+	Changed func(entry types.NamespacedName)
+	// Detects : how changes by others are noticed has been found out, or is another than before.
+	Detects func(Detection)
+	// Unavailable : the pool failed; the keeper waits for Use.
+	Unavailable func(error)
 }
 
 // Gate says what a keeper may do.
@@ -95,118 +48,124 @@ const (
 	Open
 )
 
-// itemKey names an item. An entry has one key that it declares, and any number that it is to forget.
-type itemKey struct {
-	entry  types.NamespacedName
-	forget string
-}
+// Keeper owns the declared keys of one pool. One goroutine does all reads and writes of them, in batches, so that no
+// two of them race; another has the server tell of changes. Owners are told only when something changed.
+type Keeper struct {
+	clock   clock.Clock
+	owner   Owner
+	metrics metrics.Pool
+	seed    maphash.Seed
 
-// item is one key that an entry declares, or one that is to be forgotten.
-type item struct {
-	itemKey
-	decl Declaration
-	// version changes with every call of the owner that says something new, so that an older look is dropped.
-	version int
-	// due is when to look, and index the place in the queue of looks; -1: no look is due but the next sweep's.
-	due   time.Time
-	index int
-	// outcome of the last look, nil before it; done is closed then.
-	outcome *Outcome
-	done    chan struct{}
-	// seen is the outcome that the owner knows of, and waiting says how many calls of his wait for one.
-	seen    *Outcome
-	waiting int
-	// stored is true once the key has held the declared value, and written says since when if it was put there.
-	stored  bool
-	written time.Time
-	// failures of writes in a row, and breaks: rounds with this key in which the connection broke.
-	failures, breaks int
-	spread           float64
+	mu    sync.Mutex
+	pool  *cache.Pool
+	gate  Gate
+	items map[itemKey]*item
+	// byKey has the items that declare a key.
+	byKey     map[string][]*item
+	looks     queue
+	deletions []*item
+	// news are entries whose owners are to be told, besides those of a round.
+	news []types.NamespacedName
+	wake chan struct{}
+
+	sweep sweep
+	watch watch
 }
 
 // New makes a Keeper whose gate is closed.
-func New(c clock.Clock, changed func(types.NamespacedName), unavailable func(error)) *Keeper {
+func New(c clock.Clock, m metrics.Pool, owner Owner) *Keeper {
 	return &Keeper{
-		clock: c, changed: changed, unavailable: unavailable, seed: maphash.MakeSeed(),
-		items: map[itemKey]*item{}, declared: map[string]int{}, wake: make(chan struct{}, 1),
+		clock: c, owner: owner, metrics: m, seed: maphash.MakeSeed(),
+		items: map[itemKey]*item{}, byKey: map[string][]*item{}, wake: make(chan struct{}, 1),
+		watch: newWatch(),
 	}
 }
 
 // Keep declares the key of an entry and returns the outcome of looking at it; false when there is none yet, and
-// changed will be called once there is. settled says that the entry's status already tells of this declaration as
-// kept: there is no hurry then, and no news if that is what the look finds.
-func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaration, settled bool) (Outcome, bool) {
+// the owner will be told once there is. known is what the entry's status tells of this declaration already, or nil:
+// there is no hurry then, and no news if that is what the look finds.
+func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaration, known *Outcome) (Outcome, bool) {
 	k.mu.Lock()
-	name := itemKey{entry: id}
-	it := k.items[name]
-	if it == nil || it.decl.Digest != d.Digest || it.decl.Key != d.Key || it.decl.TTL != d.TTL {
-		sameValue := it != nil && it.decl.Digest == d.Digest && it.decl.Key == d.Key
-		it = k.renew(name, d)
-		k.unforget(id, d.Key)
-		if !sameValue {
-			it.stored, it.written = settled, time.Time{}
-		}
-		it.spread = float64(maphash.String(k.seed, d.Key)>>11) / (1 << 53)
-		if settled {
-			it.seen = &Outcome{}
-			k.schedule(it, k.clock.Now().Add(settledDelay))
+	it := k.items[itemKey{entry: id}]
+	if it == nil || !it.decl.same(d) {
+		it = k.declare(id, d, known)
+		if known != nil {
 			k.mu.Unlock()
-			return Outcome{}, true
+			return *known, true
 		}
-		k.schedule(it, k.clock.Now())
 	}
 	return k.await(ctx, it)
 }
 
-// Forget deletes a key that an entry declares or has declared, unless it holds another type than a string or another
-// entry declares it, and forgets about it. It returns false as long as the key may still be there.
-func (k *Keeper) Forget(ctx context.Context, id types.NamespacedName, key string) (Outcome, bool) {
+// declare makes an item, or resets it to a new declaration.
+func (k *Keeper) declare(id types.NamespacedName, d Declaration, known *Outcome) *item {
+	it := k.items[itemKey{entry: id}]
+	anew := it == nil || it.decl.Digest != d.Digest || it.decl.Key != d.Key
+	it = k.renew(itemKey{entry: id}, d, Forgetting{})
+	k.unforget(id, d.Key)
+	if anew {
+		it.stored, it.written, it.history = known != nil && holds(known.State), time.Time{}, d.History
+	}
+	it.history.Recorded = d.History.Recorded
+	it.because = declared
+	it.spread = float64(maphash.String(k.seed, d.Key)>>11) / (1 << 53)
+	state, once := it.once()
+	switch {
+	case once && known == nil:
+		it.conclude(Outcome{State: state})
+	case once:
+		it.seen = known
+		it.conclude(*known)
+	case known != nil:
+		it.seen = known
+		k.schedule(it, k.clock.Now().Add(settledDelay))
+	default:
+		k.schedule(it, urgent)
+	}
+	return it
+}
+
+// Forget deletes what an entry has written, unless another entry declares the key, and forgets about it. It returns
+// false as long as the key may still be there; the error is cache.ErrChanged when it must stay, since it holds
+// something else.
+func (k *Keeper) Forget(ctx context.Context, id types.NamespacedName, f Forgetting) (Outcome, bool) {
 	k.mu.Lock()
-	if kept := k.items[itemKey{entry: id}]; kept != nil && kept.decl.Key == key {
+	if kept := k.items[itemKey{entry: id}]; kept != nil && kept.decl.Key == f.Key {
 		k.drop(kept)
 	}
-	if k.declared[key] > 0 {
-		k.unforget(id, key)
+	f.KeepKey = f.KeepKey || k.protects(f.Key)
+	if f.nothing() {
+		k.unforget(id, f.Key)
 		k.mu.Unlock()
 		return Outcome{}, true
 	}
-	name := itemKey{entry: id, forget: key}
+	name := itemKey{entry: id, forget: f.Key}
 	it := k.items[name]
 	if it == nil || it.seen != nil { // new, or it failed the last time
-		it = k.renew(name, Declaration{Key: key})
+		it = k.renew(name, Declaration{Key: f.Key}, f)
 		k.deletions = append(k.deletions, it)
 		k.poke()
 	}
 	outcome, done := k.await(ctx, it)
-	if done && outcome.Err == nil {
-		k.Abandon(id, key)
+	if done && (outcome.Err == nil || cache.Is(outcome.Err, cache.ErrChanged.Reason)) {
+		k.Abandon(id, f.Key)
 	}
 	return outcome, done
 }
 
 // renew makes or resets an item: its owner has something new to say.
-func (k *Keeper) renew(name itemKey, d Declaration) *item {
+func (k *Keeper) renew(name itemKey, d Declaration, f Forgetting) *item {
 	it := k.items[name]
 	if it == nil {
 		it = &item{itemKey: name, index: -1}
 		k.items[name] = it
 	} else {
-		k.count(it, -1)
+		k.unlist(it)
 	}
 	it.version++
-	it.decl, it.outcome, it.seen, it.failures, it.done = d, nil, nil, 0, make(chan struct{})
-	k.count(it, +1)
+	it.decl, it.forgetting, it.outcome, it.seen, it.failures, it.done = d, f, nil, nil, 0, make(chan struct{})
+	k.list(it)
 	return it
-}
-
-// count an entry among those that declare its key, or no longer.
-func (k *Keeper) count(it *item, n int) {
-	if it.forget != "" {
-		return
-	}
-	if k.declared[it.decl.Key] += n; k.declared[it.decl.Key] == 0 {
-		delete(k.declared, it.decl.Key)
-	}
 }
 
 // unforget a key that its entry has wanted deleted, since an entry declares it now.
@@ -254,35 +213,41 @@ func (k *Keeper) Abandon(id types.NamespacedName, key string) {
 func (k *Keeper) drop(it *item) {
 	it.version++
 	delete(k.items, it.itemKey)
-	k.count(it, -1)
+	k.unlist(it)
 	k.looks.remove(it)
+	k.contest(it, false)
+	k.verified(it)
 }
 
-// Sweep makes the keeper look at all keys now.
-func (k *Keeper) Sweep() {
+// Use makes the keeper work on a pool, as far as the gate lets it. After a gap, or on another connection, all keys are
+// looked at. moved says that this pool leads to other keys than the one before.
+func (k *Keeper) Use(pool *cache.Pool, gate Gate, moved bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := k.clock.Now()
+	if k.pool == pool && k.gate == gate {
+		return
+	}
+	k.watch.end(nil)
+	k.watch.poke()
+	k.pool, k.gate = pool, gate
+	if moved {
+		k.lose()
+	}
+	if gate == Open {
+		k.sweepLocked(lost, settledDelay) // or earlier, once the server tells of changes
+	}
+	k.poke()
+}
+
+// lose what was written once: it was written to another server.
+func (k *Keeper) lose() {
 	for _, it := range k.items {
-		if it.forget == "" {
-			k.schedule(it, now)
+		if _, once := it.once(); once && !it.history.Lost {
+			it.history.Lost = true
+			it.conclude(Outcome{State: plan.Missing})
+			k.news = append(k.news, it.entry)
 		}
 	}
-}
-
-// Use makes the keeper work on a pool, as far as the gate lets it. Looks that fell due meanwhile are done at once.
-func (k *Keeper) Use(pool *cache.Pool, gate Gate) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.pool, k.gate = pool, gate
-	k.poke()
-}
-
-// schedule the next look at a key.
-func (k *Keeper) schedule(it *item, due time.Time) {
-	it.due = due
-	k.looks.put(it)
-	k.poke()
 }
 
 func (k *Keeper) poke() {
@@ -294,13 +259,21 @@ func (k *Keeper) poke() {
 
 // Run does the work until the context ends.
 func (k *Keeper) Run(ctx context.Context) {
+	var watching sync.WaitGroup
+	watching.Go(func() { k.watchServer(ctx) })
+	defer watching.Wait()
 	for ctx.Err() == nil {
-		if r := k.next(); r != nil {
+		r, news := k.next()
+		for _, id := range news {
+			k.owner.Changed(id)
+		}
+		switch {
+		case r != nil:
 			r.work(ctx)
 			k.settle(r)
-			continue
+		case len(news) == 0:
+			k.sleep(ctx)
 		}
-		k.sleep(ctx)
 	}
 }
 

@@ -22,6 +22,8 @@ import (
 
 	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/metrics"
+	"github.com/cachewright/cachewright/internal/plan"
 	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
@@ -55,12 +57,12 @@ func newBench(t *testing.T) *bench {
 	b.SetDefaultEventuallyTimeout(20 * time.Second)
 	b.redis.Server().SetPreHook(b.hook)
 	b.pool = cache.Open(cache.Options{Address: b.redis.Addr(), Prefix: prefix, Timeout: 10 * time.Second, Dial: b.net.dial})
-	b.Keeper = keeper.New(b.clock, b.changed, b.unavailable)
+	b.Keeper = keeper.New(b.clock, metrics.Of(types.NamespacedName{Name: t.Name()}), keeper.Owner{Changed: b.changed, Detects: func(keeper.Detection) {}, Unavailable: b.unavailable})
 	ctx, stop := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	work.Go(func() { b.Run(ctx) })
 	t.Cleanup(func() { stop(); work.Wait(); _ = b.pool.Stop() })
-	b.Use(b.pool, keeper.Open)
+	b.Use(b.pool, keeper.Open, false)
 	return b
 }
 
@@ -128,14 +130,14 @@ func (b *bench) count(command string) int {
 // keep a key whose name is its entry's.
 func (b *bench) keep(name, value string, ttl time.Duration) (keeper.Outcome, bool) {
 	b.t.Helper()
-	return b.Keep(b.t.Context(), id(name), keeper.Declaration{Key: name, Value: value, Digest: value, TTL: ttl}, false)
+	return b.Keep(b.t.Context(), id(name), keeper.Declaration{Key: name, Value: value, Digest: value, TTL: ttl, Policy: plan.Enforce}, nil)
 }
 
 func (b *bench) settled(name, value string, ttl time.Duration) {
 	b.t.Helper()
-	outcome, done := b.Keep(b.t.Context(), id(name), keeper.Declaration{Key: name, Value: value, Digest: value, TTL: ttl}, true)
+	outcome, done := b.Keep(b.t.Context(), id(name), keeper.Declaration{Key: name, Value: value, Digest: value, TTL: ttl, Policy: plan.Enforce}, &keeper.Outcome{State: plan.Warm})
 	b.Expect(done).To(BeTrue())
-	b.Expect(outcome).To(Equal(keeper.Outcome{}))
+	b.Expect(outcome).To(Equal(keeper.Outcome{State: plan.Warm}))
 }
 
 // pass time, for the keeper and for the keys, once the keeper waits for it.
@@ -172,7 +174,7 @@ func (b *bench) holds(key string) {
 func (b *bench) looked(keys int) {
 	b.t.Helper()
 	before := b.count("pttl")
-	b.Sweep()
+	b.Verify()
 	b.Eventually(func() int { return b.count("pttl") }).Should(BeNumerically(">=", before+keys))
 }
 
@@ -230,7 +232,7 @@ func TestADeclaredKeyIsWrittenAtOnceAndOnce(t *testing.T) {
 	b := newBench(t)
 	outcome, done := b.keep("a", "v", time.Hour)
 	b.Expect(done).To(BeTrue())
-	b.Expect(outcome).To(Equal(keeper.Outcome{Written: b.clock.Now()}))
+	b.Expect(outcome).To(Equal(keeper.Outcome{State: plan.Warm, Written: b.clock.Now()}))
 	b.Expect(b.redis.Get(prefix + "a")).To(Equal("v"))
 	b.Expect(b.redis.TTL(prefix + "a")).To(Equal(time.Hour))
 
@@ -246,7 +248,7 @@ func TestAKeyThatIsRightIsNotWritten(t *testing.T) {
 	b.Expect(b.redis.Set(prefix+"a", "v")).To(Succeed())
 	outcome, done := b.keep("a", "v", 0)
 	b.Expect(done).To(BeTrue())
-	b.Expect(outcome).To(Equal(keeper.Outcome{}))
+	b.Expect(outcome).To(Equal(keeper.Outcome{State: plan.Warm}))
 	b.Expect(b.count("set")).To(BeZero())
 }
 
@@ -257,7 +259,7 @@ func TestWrittenIsOfTheValue(t *testing.T) {
 	first := b.clock.Now()
 	b.clock.Step(time.Minute)
 	b.redis.Del(prefix + "a")
-	b.Sweep()
+	b.Verify()
 	b.holds("a")
 	outcome, _ := b.keep("a", "v", time.Hour)
 	b.Expect(outcome.Written).To(Equal(first))
@@ -287,13 +289,13 @@ func TestThousandsOfKeysCostFewRoundTrips(t *testing.T) {
 	b.looked(keys)
 	b.Expect(b.net.count()-before).To(BeNumerically("<=", 12), "a sweep")
 
-	b.Use(b.pool, keeper.Closed)
+	b.Use(b.pool, keeper.Closed, false)
 	for i := range keys {
-		_, done := b.Forget(t.Context(), id(fmt.Sprintf("k%d", i)), fmt.Sprintf("k%d", i))
+		_, done := b.Forget(t.Context(), id(fmt.Sprintf("k%d", i)), keeper.Forgetting{Key: fmt.Sprintf("k%d", i)})
 		b.Expect(done).To(BeFalse())
 	}
 	before = b.net.count()
-	b.Use(b.pool, keeper.Open)
+	b.Use(b.pool, keeper.Open, false)
 	b.Eventually(func() int { return len(b.redis.Keys()) }).Should(BeZero())
 	b.Expect(b.net.count()-before).To(BeNumerically("<=", 25), "deletions")
 	b.Expect(b.failed()).To(BeZero())
@@ -307,7 +309,7 @@ func TestASettledKeyIsSilent(t *testing.T) {
 	b.pass(time.Second)
 	b.holds("a")
 	b.redis.Del(prefix + "a")
-	b.Sweep()
+	b.Verify()
 	b.holds("a")
 	b.Expect(b.told()).To(BeEmpty())
 }
@@ -319,17 +321,17 @@ func TestNewsAreToldOnce(t *testing.T) {
 	b.redis.Del(prefix + "a")
 	_, err := b.redis.Push(prefix+"a", "x")
 	b.Expect(err).NotTo(HaveOccurred())
-	b.Sweep()
+	b.Verify()
 	b.Eventually(b.told).Should(Equal([]string{"a"}))
 	outcome, done := b.keep("a", "v", 0)
 	b.Expect(done).To(BeTrue())
-	b.Expect(outcome.Err).To(MatchError(cache.ErrWrongType))
+	b.Expect(outcome.State).To(Equal(plan.WrongType))
 	b.looked(2)
 	b.looked(2)
 	b.Expect(b.told()).To(BeEmpty(), "it is the same as before")
 
 	b.redis.Del(prefix + "a")
-	b.Sweep()
+	b.Verify()
 	b.Eventually(b.told).Should(Equal([]string{"a"}))
 	b.holds("a")
 }
@@ -371,7 +373,7 @@ func TestAForgottenKeyIsDeletedAndNotKept(t *testing.T) {
 	b.keep("other", "v", 0)
 	b.Expect(b.redis.Set(prefix+"former", "v")).To(Succeed())
 	for _, key := range []string{"former", "a", "was never there"} {
-		outcome, done := b.Forget(t.Context(), id("a"), key)
+		outcome, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: key})
 		b.Expect(done).To(BeTrue())
 		b.Expect(outcome.Err).NotTo(HaveOccurred())
 		b.Expect(b.redis.Exists(prefix + key)).To(BeFalse())
@@ -383,10 +385,10 @@ func TestAForgottenKeyIsDeletedAndNotKept(t *testing.T) {
 func TestForgettingAnotherKeyKeepsTheDeclaredOne(t *testing.T) {
 	b := newBench(t)
 	b.keep("a", "v", 0)
-	_, done := b.Forget(t.Context(), id("a"), "former")
+	_, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "former"})
 	b.Expect(done).To(BeTrue())
 	b.redis.Del(prefix + "a")
-	b.Sweep()
+	b.Verify()
 	b.holds("a")
 }
 
@@ -394,7 +396,7 @@ func TestAKeyOfAnotherTypeIsNotForgotten(t *testing.T) {
 	b := newBench(t)
 	_, err := b.redis.Push(prefix+"a", "x")
 	b.Expect(err).NotTo(HaveOccurred())
-	outcome, done := b.Forget(t.Context(), id("a"), "a")
+	outcome, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeTrue())
 	b.Expect(outcome.Err).NotTo(HaveOccurred())
 	b.Expect(b.redis.Exists(prefix + "a")).To(BeTrue())
@@ -404,11 +406,11 @@ func TestARefusedDeletionIsTriedAgainWhenAsked(t *testing.T) {
 	b := newBench(t)
 	b.keep("a", "v", 0)
 	b.refusing("unlink", "NOPERM this user has no permissions to run the 'unlink' command")
-	outcome, done := b.Forget(t.Context(), id("a"), "a")
+	outcome, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeTrue())
 	b.Expect(cache.Is(outcome.Err, cache.ReasonPermissionDenied)).To(BeTrue())
 	b.refusing("unlink", "")
-	outcome, done = b.Forget(t.Context(), id("a"), "a")
+	outcome, done = b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeTrue())
 	b.Expect(outcome.Err).NotTo(HaveOccurred())
 	b.Expect(b.redis.Exists(prefix + "a")).To(BeFalse())
@@ -417,11 +419,11 @@ func TestARefusedDeletionIsTriedAgainWhenAsked(t *testing.T) {
 func TestAnAbandonedDeletionDoesNotHappen(t *testing.T) {
 	b := newBench(t)
 	b.Expect(b.redis.Set(prefix+"a", "v")).To(Succeed())
-	b.Use(b.pool, keeper.Closed)
-	_, done := b.Forget(t.Context(), id("a"), "a")
+	b.Use(b.pool, keeper.Closed, false)
+	_, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeFalse())
 	b.Abandon(id("a"), "a")
-	b.Use(b.pool, keeper.Open)
+	b.Use(b.pool, keeper.Open, false)
 	b.keep("other", "v", 0)
 	b.Expect(b.redis.Exists(prefix + "a")).To(BeTrue())
 }
@@ -429,15 +431,15 @@ func TestAnAbandonedDeletionDoesNotHappen(t *testing.T) {
 func TestAClosedGateLetsNothingThrough(t *testing.T) {
 	b := newBench(t)
 	b.keep("kept", "v", time.Minute)
-	b.Use(b.pool, keeper.Closed)
+	b.Use(b.pool, keeper.Closed, false)
 	_, done := b.keep("a", "v", 0)
 	b.Expect(done).To(BeFalse(), "and nobody waits for it")
 	sent := b.count("getrange")
-	b.Sweep()
+	b.Verify()
 	b.clock.Step(time.Hour)
 	b.Consistently(func() int { return b.count("getrange") }, "200ms").Should(Equal(sent))
 
-	b.Use(b.pool, keeper.Open)
+	b.Use(b.pool, keeper.Open, false)
 	b.holds("a")
 	b.Eventually(b.told).Should(Equal([]string{"a"}))
 	outcome, done := b.keep("a", "v", 0)
@@ -448,10 +450,10 @@ func TestAClosedGateLetsNothingThrough(t *testing.T) {
 func TestAGateForDeletionsOnly(t *testing.T) {
 	b := newBench(t)
 	b.keep("kept", "v", 0)
-	b.Use(b.pool, keeper.DeletionsOnly)
+	b.Use(b.pool, keeper.DeletionsOnly, false)
 	_, done := b.keep("a", "v", 0)
 	b.Expect(done).To(BeFalse())
-	_, done = b.Forget(t.Context(), id("kept"), "kept")
+	_, done = b.Forget(t.Context(), id("kept"), keeper.Forgetting{Key: "kept"})
 	b.Expect(done).To(BeTrue())
 	b.Expect(b.redis.Keys()).To(BeEmpty())
 }
@@ -462,11 +464,11 @@ func TestAFailureOfTheServerStopsTheKeeperUntilItIsBack(t *testing.T) {
 		b.keep(fmt.Sprintf("k%d", i), "v", 0)
 	}
 	b.redis.Close()
-	b.Sweep()
+	b.Verify()
 	b.Eventually(b.failed).Should(Equal(1), "told once, not once a key")
 	_, done := b.keep("new", "v", 0)
 	b.Expect(done).To(BeFalse())
-	_, done = b.Forget(t.Context(), id("k0"), "k0")
+	_, done = b.Forget(t.Context(), id("k0"), keeper.Forgetting{Key: "k0"})
 	b.Expect(done).To(BeFalse())
 	b.clock.Step(time.Hour)
 	b.Consistently(b.failed, "200ms").Should(Equal(1), "it does not try by itself")
@@ -474,7 +476,7 @@ func TestAFailureOfTheServerStopsTheKeeperUntilItIsBack(t *testing.T) {
 	b.redis.FlushAll()
 	b.Expect(b.redis.Restart()).To(Succeed())
 	b.redis.Server().SetPreHook(b.hook)
-	b.Use(b.pool, keeper.Open)
+	b.Use(b.pool, keeper.Open, false)
 	b.Eventually(func() int { return len(b.redis.Keys()) }).Should(Equal(10), "k1 to k9 and new")
 	b.Eventually(b.told).Should(ConsistOf("k0", "new"), "what their owners wait for, and nothing else")
 }
@@ -485,10 +487,10 @@ func TestAFullServerStillTakesDeletions(t *testing.T) {
 	b.refusing("set", "OOM command not allowed when used memory > 'maxmemory'.")
 	b.redis.Del(prefix + "a")
 	b.Expect(b.redis.Set(prefix+"b", "v")).To(Succeed())
-	b.Sweep()
+	b.Verify()
 	b.Eventually(b.failed).Should(Equal(1))
-	b.Use(b.pool, keeper.DeletionsOnly)
-	_, done := b.Forget(t.Context(), id("b"), "b")
+	b.Use(b.pool, keeper.DeletionsOnly, false)
+	_, done := b.Forget(t.Context(), id("b"), keeper.Forgetting{Key: "b"})
 	b.Expect(done).To(BeTrue())
 	b.Expect(b.redis.Exists(prefix + "b")).To(BeFalse())
 }
@@ -496,13 +498,13 @@ func TestAFullServerStillTakesDeletions(t *testing.T) {
 func TestAKeyThatAnotherEntryDeclaresIsNotForgotten(t *testing.T) {
 	b := newBench(t)
 	b.keep("a", "v", 0)
-	b.Keep(t.Context(), id("other"), keeper.Declaration{Key: "a", Value: "v", Digest: "v"}, false)
-	_, done := b.Forget(t.Context(), id("a"), "a")
+	b.Keep(t.Context(), id("other"), keeper.Declaration{Key: "a", Value: "v", Digest: "v", Policy: plan.Enforce}, nil)
+	_, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeTrue())
 	b.looked(1)
 	b.Expect(b.count("unlink")).To(BeZero())
 
-	_, done = b.Forget(t.Context(), id("other"), "a")
+	_, done = b.Forget(t.Context(), id("other"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeTrue())
 	b.Expect(b.redis.Exists(prefix + "a")).To(BeFalse())
 }
@@ -510,11 +512,11 @@ func TestAKeyThatAnotherEntryDeclaresIsNotForgotten(t *testing.T) {
 func TestADeclarationCancelsADeletionThatHasNotHappened(t *testing.T) {
 	b := newBench(t)
 	b.keep("a", "v", 0)
-	b.Use(b.pool, keeper.Closed)
-	_, done := b.Forget(t.Context(), id("a"), "a")
+	b.Use(b.pool, keeper.Closed, false)
+	_, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeFalse())
 	b.keep("a", "v", 0)
-	b.Use(b.pool, keeper.Open)
+	b.Use(b.pool, keeper.Open, false)
 	b.looked(1)
 	b.Expect(b.count("unlink")).To(BeZero())
 	b.Expect(b.redis.Exists(prefix + "a")).To(BeTrue())
@@ -525,16 +527,16 @@ func TestADeletionThatWasDoneLongAgoIsNoDeletionNow(t *testing.T) {
 	b.running()
 	b.keep("a", "v", 0)
 	b.redis.Server().SetPreHook(nil)
-	b.Use(b.pool, keeper.Closed)
-	_, done := b.Forget(t.Context(), id("a"), "a")
+	b.Use(b.pool, keeper.Closed, false)
+	_, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeFalse())
-	b.Use(b.pool, keeper.Open)
+	b.Use(b.pool, keeper.Open, false)
 	b.Eventually(func() bool { return b.redis.Exists(prefix + "a") }).Should(BeFalse())
 
 	// Its owner, who never asked again, comes back to the key and leaves it once more.
 	b.keep("a", "v", 0)
 	b.Expect(b.redis.Exists(prefix + "a")).To(BeTrue())
-	b.Eventually(func() bool { _, done := b.Forget(t.Context(), id("a"), "a"); return done }).Should(BeTrue())
+	b.Eventually(func() bool { _, done := b.Forget(t.Context(), id("a"), keeper.Forgetting{Key: "a"}); return done }).Should(BeTrue())
 	b.Expect(b.redis.Exists(prefix + "a")).To(BeFalse())
 }
 
@@ -547,8 +549,8 @@ func TestAServerThatIsDownIsNoKeysFault(t *testing.T) {
 	b.told()
 	b.redis.Close()
 	for outage := range 5 {
-		b.Use(b.pool, keeper.Open)
-		b.Sweep()
+		b.Use(b.pool, keeper.Open, false)
+		b.Verify()
 		b.Eventually(b.failed).Should(Equal(outage + 1))
 	}
 	b.Expect(b.told()).To(BeEmpty())
@@ -565,11 +567,11 @@ func TestAKeyThatBreaksTheConnectionIsFoundOut(t *testing.T) {
 		b.keep(fmt.Sprintf("k%d", i), "v", 0)
 	}
 	b.Eventually(func() bool {
-		b.Use(b.pool, keeper.Open)
+		b.Use(b.pool, keeper.Open, false)
 		outcome, done := b.keep("bad", "poison", 0)
 		return done && outcome.Err != nil
 	}).Should(BeTrue())
-	b.Use(b.pool, keeper.Open)
+	b.Use(b.pool, keeper.Open, false)
 	for i := range 20 {
 		b.holds(fmt.Sprintf("k%d", i))
 	}
@@ -607,8 +609,8 @@ func TestAnotherConnectionTakesOver(t *testing.T) {
 	there := redistest.Miniredis(t)
 	next := cache.Open(cache.Options{Address: there.Addr(), Prefix: prefix, Timeout: 10 * time.Second})
 	defer func() { _ = next.Stop() }()
-	b.Use(next, keeper.Open)
-	b.Sweep()
+	b.Use(next, keeper.Open, false)
+	b.Verify()
 	b.Eventually(func() string { v, _ := there.Get(prefix + "a"); return v }).Should(Equal("v"))
 	b.Expect(b.told()).To(BeEmpty())
 }

@@ -6,12 +6,25 @@ package keeper
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/plan"
+)
+
+const (
+	// roundSize is how many keys one round looks at, and roundBytes how long their values are together: a round
+	// holds what it has read until it is over.
+	roundSize, roundBytes = 1000, 8 << 20
+	// maxBreaks is how often the connection may break in rounds with a key before the key is tried alone.
+	maxBreaks = 2
+	// early is how much too early a look may be, to share a round with others.
+	early = 10 * time.Millisecond
+	// largest is the size of the largest value that an entry may have written.
+	largest = 1 << 20
 )
 
 // round is a batch of keys that are looked at and mended together.
@@ -26,32 +39,46 @@ type round struct {
 
 // task is one key of a round. It has copies of what the item says, since the owner may change that meanwhile.
 type task struct {
-	item    *item
-	version int
-	decl    Declaration
-	forget  bool
+	item       *item
+	version    int
+	decl       Declaration
+	forgetting Forgetting
+	history    plan.History
+	because    because
+	event      bool
+	deadline   time.Time
 
+	state plan.State
 	// left of the key's life, when the round is over.
 	left  time.Duration
+	cause plan.Cause
 	wrote bool
-	err   error
+	// again : somebody was faster; another look tells what is there.
+	again bool
+	// wait before a contested key is written.
+	wait time.Duration
+	sum  int64
+	err  error
 }
 
 // next takes what is to be done now: deletions, or else looks in the order in which they fell due. nil: nothing. The
 // two do not share a round, since a key that goes could be one that comes.
-func (k *Keeper) next() *round {
+func (k *Keeper) next() (*round, []types.NamespacedName) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	news := k.news
+	k.news = nil
 	if k.gate == Closed {
-		return nil
+		return nil, news
 	}
 	r := &round{pool: k.pool, began: k.clock.Now()}
 	for len(k.deletions) > 0 && len(r.tasks) < roundSize {
 		it := k.deletions[0]
 		k.deletions = k.deletions[1:]
+		it.forgetting.KeepKey = it.forgetting.KeepKey || k.protects(it.decl.Key)
 		switch {
 		case k.items[it.itemKey] != it: // abandoned since
-		case k.declared[it.decl.Key] > 0:
+		case it.forgetting.nothing():
 			k.drop(it)
 		default:
 			r.add(it)
@@ -61,9 +88,9 @@ func (k *Keeper) next() *round {
 		k.takeLooks(r)
 	}
 	if len(r.tasks) == 0 {
-		return nil
+		return nil, news
 	}
-	return r
+	return r, news
 }
 
 // takeLooks puts the looks that are due into a round. A key that may be what breaks the connection comes alone.
@@ -77,6 +104,7 @@ func (k *Keeper) takeLooks(r *round) {
 		bytes += len(it.decl.Value)
 		k.looks.remove(it)
 		r.add(it)
+		it.because, it.event = 0, false // before the key is read: what happens from now on is new
 		if r.suspect = suspect; suspect {
 			return
 		}
@@ -84,154 +112,137 @@ func (k *Keeper) takeLooks(r *round) {
 }
 
 func (r *round) add(it *item) {
-	r.tasks = append(r.tasks, &task{item: it, version: it.version, decl: it.decl, forget: it.forget != ""})
+	r.tasks = append(r.tasks, &task{
+		item: it, version: it.version, decl: it.decl, forgetting: it.forgetting, history: it.history,
+		because: it.because, event: it.event, deadline: it.deadline,
+	})
 }
 
 // work looks at the keys, decides, and acts, each in as few round trips as possible.
 func (r *round) work(ctx context.Context) {
-	looks := make([]cache.Look, len(r.tasks))
-	for i, t := range r.tasks {
-		looks[i] = cache.Look{Key: t.decl.Key, Size: len(t.decl.Value)}
+	var looks []cache.Look
+	var looked, counters []*task
+	for _, t := range r.tasks {
+		if t.decl.Counter != nil {
+			counters = append(counters, t)
+			continue
+		}
+		looks, looked = append(looks, t.look()), append(looked, t)
 	}
-	var writes, deletions []*task
+	var writes []*task
+	var deletions deletions
 	for i, seen := range r.pool.Observe(ctx, looks) {
-		t := r.tasks[i]
+		t := looked[i]
 		t.left, t.err = seen.TTL, seen.Err
 		switch {
 		case t.err != nil:
-		case t.forget:
-			if seen.Exists && seen.String {
-				deletions = append(deletions, t)
-			}
-		default:
-			writes = t.decide(seen, writes)
+		case t.item.forget != "":
+			deletions.decide(t, seen)
+		case t.decide(seen, r.began):
+			writes = append(writes, t)
 		}
 	}
 	r.put(ctx, writes)
-	r.delete(ctx, deletions)
+	r.increment(ctx, counters)
+	deletions.do(ctx, r.pool)
 	if r.suspect && cache.Is(r.tasks[0].err, cache.ReasonConnectionFailed) {
 		_, err := r.pool.Has(ctx, r.tasks[0].decl.Key)
 		r.answers = err == nil
 	}
 }
 
-// decide adds the task to the writes if its key needs one.
-func (t *task) decide(seen cache.Observation, writes []*task) []*task {
-	switch plan.Enforce(plan.Declared{Value: t.decl.Value, TTL: t.decl.TTL}, seen) {
-	case plan.Put:
-		return append(writes, t)
-	case plan.Refuse:
-		t.err = cache.ErrWrongType
-	case plan.Leave:
+func (t *task) look() cache.Look {
+	l := cache.Look{Key: t.decl.Key, Size: len(t.decl.Value)}
+	if t.forgetting.OnlyDigests != nil {
+		l.Size = largest // it could be any of them
 	}
-	return writes
+	return l
+}
+
+// decide whether the key is written.
+func (t *task) decide(seen cache.Observation, now time.Time) bool {
+	d := plan.Decide(plan.Declared{Policy: t.decl.Policy, Value: t.decl.Value, TTL: t.decl.TTL}, t.history, seen)
+	t.state, t.cause = d.State, d.Cause
+	contest := &t.item.contest
+	switch {
+	case d.Action == plan.Leave:
+		contest.Right()
+		return false
+	case d.Cause == plan.Renewal, t.because != 0:
+		return true
+	case t.expired(now):
+		t.cause = expired
+		return true
+	default:
+		t.wait = contest.Undo(now)
+		return t.wait == 0
+	}
+}
+
+// expired says whether a key that is not there has just run out.
+func (t *task) expired(now time.Time) bool {
+	return t.cause == plan.Absent && !t.deadline.IsZero() && !now.Add(early).Before(t.deadline)
 }
 
 func (r *round) put(ctx context.Context, tasks []*task) {
 	writes := make([]cache.Write, len(tasks))
 	for i, t := range tasks {
-		writes[i] = cache.Write{Key: t.decl.Key, Value: t.decl.Value, TTL: t.decl.TTL}
+		writes[i] = cache.Write{Key: t.decl.Key, Value: t.decl.Value, TTL: t.decl.TTL, IfAbsent: t.decl.Policy == plan.EnsurePresent}
 	}
 	for i, err := range r.pool.PutAll(ctx, writes) {
-		tasks[i].err, tasks[i].wrote, tasks[i].left = err, err == nil, tasks[i].decl.TTL
+		t := tasks[i]
+		if t.again = errors.Is(err, cache.ErrExists); t.again {
+			t.state = plan.Present // as far as is known
+			continue
+		}
+		t.err, t.wrote, t.left = err, err == nil, t.decl.TTL
 	}
 }
 
-func (r *round) delete(ctx context.Context, tasks []*task) {
-	keys := make([]string, len(tasks))
+func (r *round) increment(ctx context.Context, tasks []*task) {
+	increments := make([]cache.Increment, len(tasks))
 	for i, t := range tasks {
-		keys[i] = t.decl.Key
+		c := t.decl.Counter
+		increments[i] = cache.Increment{Key: t.decl.Key, ID: c.ID, By: c.By, TTL: t.decl.TTL, RunID: c.RunID, Generation: c.Generation}
 	}
-	for i, err := range r.pool.ForgetAll(ctx, keys) {
-		tasks[i].err = err
+	for i, sum := range r.pool.IncrementAll(ctx, increments) {
+		tasks[i].state, tasks[i].sum, tasks[i].err, tasks[i].wrote = plan.Applied, sum.Value, sum.Err, sum.Err == nil
 	}
 }
 
-// settle takes the results over, plans the next looks, and tells the owners what is new to them.
-func (k *Keeper) settle(r *round) {
-	var news []types.NamespacedName
-	var broken error
-	k.mu.Lock()
-	current := k.pool == r.pool // or else another connection has taken over, maybe to another server
-	for _, t := range r.tasks {
-		switch {
-		case t.version != t.item.version:
-		case !current:
-			k.postpone(t.item)
-		case cache.ServerWide(t.err) && !r.culprit(t):
-			broken = t.err
-			if cache.Is(t.err, cache.ReasonConnectionFailed) {
-				t.item.breaks++
-			}
-			k.postpone(t.item)
-		case k.conclude(r, t):
-			news = append(news, t.item.entry)
+// deletions of a round, and the tasks that they belong to.
+type deletions struct {
+	all   []cache.Deletion
+	tasks []*task
+}
+
+// decide what is deleted.
+func (d *deletions) decide(t *task, seen cache.Observation) {
+	f := t.forgetting
+	deletion := cache.Deletion{Key: f.Key}
+	switch {
+	case f.KeepKey, !seen.Exists, !seen.String:
+	case f.OnlyDigests == nil:
+		d.add(t, deletion)
+	case slices.Contains(f.OnlyDigests, Digest(seen.Value)):
+		deletion.Value = &seen.Value
+		d.add(t, deletion)
+	default:
+		t.err = cache.ErrChanged
+	}
+	if f.Counter != "" {
+		d.add(t, cache.Deletion{Key: f.Key, Counter: f.Counter})
+	}
+}
+
+func (d *deletions) add(t *task, deletion cache.Deletion) {
+	d.all, d.tasks = append(d.all, deletion), append(d.tasks, t)
+}
+
+func (d *deletions) do(ctx context.Context, pool *cache.Pool) {
+	for i, err := range pool.ForgetAll(ctx, d.all) {
+		if err != nil {
+			d.tasks[i].err = err
 		}
 	}
-	if broken != nil {
-		k.gate = Closed
-	}
-	k.mu.Unlock()
-	if broken != nil {
-		k.unavailable(broken)
-	}
-	for _, id := range news {
-		k.changed(id)
-	}
-}
-
-// culprit says whether the connection keeps breaking because of this key alone, for example since a proxy does not let
-// its value through. The error is then the key's, and the others are served.
-func (r *round) culprit(t *task) bool {
-	if !r.answers {
-		return false
-	}
-	t.err = &cache.Error{Class: cache.Failed, Reason: cache.ReasonCommandFailed, Message: "The connection breaks whenever this key is read or written"}
-	return true
-}
-
-// postpone a key until the pool serves again.
-func (k *Keeper) postpone(it *item) {
-	if it.forget != "" {
-		k.deletions = append(k.deletions, it)
-		return
-	}
-	k.looks.put(it)
-}
-
-// note the outcome of a look, and let those go on who wait for the first.
-func (k *Keeper) note(it *item, t *task) {
-	first := it.outcome == nil
-	if t.wrote && !it.stored {
-		it.written = k.clock.Now()
-	}
-	it.stored = it.stored || t.err == nil
-	it.outcome = &Outcome{Err: t.err, Written: it.written}
-	if first {
-		close(it.done)
-	}
-}
-
-// conclude a look, plan the next, and say whether the outcome is news to the owner. A failed write is tried again,
-// ever more seldom; a deletion only when its owner asks again; the rest waits for the next sweep.
-func (k *Keeper) conclude(r *round, t *task) bool {
-	it := t.item
-	k.note(it, t)
-	if t.err == nil {
-		it.breaks = 0
-	}
-	it.failures++
-	if e, ok := errors.AsType[*cache.Error](t.err); !ok || e.Class != cache.Failed {
-		it.failures = 0
-	}
-	switch {
-	case t.forget:
-	case it.failures > 0:
-		it.due = k.clock.Now().Add(min(maxRetryAfter, retryAfter<<min(it.failures-1, 10)))
-		k.looks.put(it)
-	case t.err == nil && t.decl.TTL > 0:
-		it.due = r.began.Add(plan.RenewIn(t.decl.TTL, t.left, it.spread))
-		k.looks.put(it)
-	}
-	return it.waiting == 0 && (it.seen == nil || !it.seen.same(*it.outcome))
 }

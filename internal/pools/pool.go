@@ -11,6 +11,7 @@ import (
 
 	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/metrics"
 )
 
 // Pool is the live side of one CachePool.
@@ -25,6 +26,8 @@ type Pool struct {
 	Keeper *keeper.Keeper
 	// Gate says what the pool may be used for.
 	Gate keeper.Gate
+	// Detects says how changes by others are noticed; empty as long as that is not known.
+	Detects keeper.Detection
 
 	identity Identity
 	options  cache.Options
@@ -36,12 +39,13 @@ type Pool struct {
 	flaps     int
 	notBefore time.Time
 	stop      context.CancelFunc
+	metrics   metrics.Pool
 }
 
 // shut the gate of a pool that cannot be used any more for everything.
 func (p *Pool) shut(gate keeper.Gate) {
 	p.Gate = min(p.Gate, gate)
-	p.Keeper.Use(p.Cache, p.Gate)
+	p.Keeper.Use(p.Cache, p.Gate, false)
 }
 
 // Identity of a CachePool, as far as a connection depends on it.

@@ -16,14 +16,15 @@ import (
 
 	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/metrics"
 )
 
 // Listeners are told what happens to objects. They may block until the context ends.
 type Listeners struct {
 	// Entry : the outcome of an entry's key is another than its owner last saw.
 	Entry func(context.Context, types.NamespacedName)
-	// Failed : a pool that served does not any more.
-	Failed func(context.Context, types.NamespacedName)
+	// Pool : a pool that served does not any more, or something else is new that its status tells.
+	Pool func(context.Context, types.NamespacedName)
 	// Opened : a pool that did not serve does now.
 	Opened func(context.Context, types.NamespacedName)
 }
@@ -106,8 +107,9 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) (m
 	if next != live.Cache && live.Cache != nil {
 		defer live.Cache.Stop() //nolint:errcheck // nothing depends on the old connection any more
 	}
-	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate}) //nolint:contextcheck // a keeper outlives the call that starts it
-	return live.moved(o, server), err
+	moved = live.moved(o, server)
+	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate}, moved) //nolint:contextcheck // a keeper outlives the call that starts it
+	return moved, err
 }
 
 // Check the connection that serves, whatever options it was made with.
@@ -118,13 +120,13 @@ func (r *Registry) Check(ctx context.Context, name types.NamespacedName) error {
 	}
 	server, err := live.Cache.Check(ctx)
 	live.Gate, live.Server = gateAfter(err), server
-	r.put(live) //nolint:contextcheck // as above
+	r.put(live, false) //nolint:contextcheck // as above
 	return err
 }
 
 // put a checked connection into use. After a gap, and on another server or connection, all keys are looked at, and
-// those who share the server are told.
-func (r *Registry) put(next Pool) {
+// those who share the server are told. moved says that it leads to other keys than the one before.
+func (r *Registry) put(next Pool, moved bool) {
 	name := next.identity.Name
 	r.mu.Lock()
 	p := r.live[name]
@@ -138,9 +140,11 @@ func (r *Registry) put(next Pool) {
 	if next.Server != (cache.Server{}) { // or else it did not answer, and what is known is still the best guess
 		p.Server = next.Server
 	}
-	p.Keeper.Use(p.Cache, p.Gate)
+	p.Keeper.Use(p.Cache, p.Gate, moved)
+	if restarted {
+		p.Keeper.Rewarm()
+	}
 	if opened {
-		p.Keeper.Sweep()
 		p.swept, p.opened = r.clock.Now(), r.clock.Now()
 	}
 	r.mu.Unlock()
@@ -149,12 +153,12 @@ func (r *Registry) put(next Pool) {
 	}
 }
 
-// Sweep looks at all keys of a pool, unless that was done less than a period ago.
-func (r *Registry) Sweep(name types.NamespacedName, period time.Duration) {
+// Verify all keys of a pool, unless that was done less than a period ago.
+func (r *Registry) Verify(name types.NamespacedName, period time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.live[name]; p != nil && r.clock.Since(p.swept) >= period {
-		p.Keeper.Sweep()
+		p.Keeper.Verify()
 		p.swept = r.clock.Now()
 	}
 }
@@ -162,16 +166,26 @@ func (r *Registry) Sweep(name types.NamespacedName, period time.Duration) {
 // start a keeper.
 func (r *Registry) start(name types.NamespacedName) *Pool {
 	ctx, stop := context.WithCancel(r.ctx)
-	p := &Pool{stop: stop}
-	p.Keeper = keeper.New(r.clock,
-		func(entry types.NamespacedName) { r.tell.Entry(ctx, entry) },
-		func(err error) {
+	p := &Pool{stop: stop, metrics: metrics.Of(name)}
+	p.Keeper = keeper.New(r.clock, p.metrics, keeper.Owner{
+		Changed: func(entry types.NamespacedName) { r.tell.Entry(ctx, entry) },
+		Detects: func(how keeper.Detection) { r.detects(ctx, p, name, how) },
+		Unavailable: func(err error) {
 			if ctx.Err() == nil { // or else it is gone, not broken
 				r.Failed(ctx, name, nil, err)
 			}
-		})
+		},
+	})
 	r.work.Go(func() { p.Keeper.Run(ctx) })
 	return p
+}
+
+// detects notes how changes by others are noticed.
+func (r *Registry) detects(ctx context.Context, p *Pool, name types.NamespacedName, how keeper.Detection) {
+	r.mu.Lock()
+	p.Detects = how
+	r.mu.Unlock()
+	r.tell.Pool(ctx, name)
 }
 
 // Failed closes the gate of a pool, as far as an error that concerns the whole server asks for, and has the pool
@@ -192,7 +206,7 @@ func (r *Registry) Failed(ctx context.Context, name types.NamespacedName, c *cac
 		p.flaps = 0
 	}
 	r.mu.Unlock()
-	r.tell.Failed(ctx, name)
+	r.tell.Pool(ctx, name)
 }
 
 // Pause is how long to wait before the next Connect, and what had happened: nothing, unless the pool keeps failing soon
@@ -250,6 +264,7 @@ func (r *Registry) Remove(name types.NamespacedName) error {
 		return nil
 	}
 	p.stop()
+	p.metrics.Delete()
 	return p.Cache.Stop()
 }
 
@@ -271,13 +286,13 @@ func (r *Registry) Settle(pool, entry types.NamespacedName) {
 }
 
 // Keep hands the key of an entry to the keeper of a pool, and takes it from the keeper that had it.
-func (r *Registry) Keep(ctx context.Context, pool, entry types.NamespacedName, d keeper.Declaration, settled bool) (keeper.Outcome, bool) {
+func (r *Registry) Keep(ctx context.Context, pool, entry types.NamespacedName, d keeper.Declaration, known *keeper.Outcome) (keeper.Outcome, bool) {
 	r.Settle(pool, entry)
 	live, ok := r.Get(pool)
 	if !ok {
 		return keeper.Outcome{}, false
 	}
-	return live.Keeper.Keep(ctx, entry, d, settled)
+	return live.Keeper.Keep(ctx, entry, d, known)
 }
 
 // Drop stops keeping the key of an entry; the key stays.

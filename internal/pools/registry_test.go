@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/plan"
 	"github.com/cachewright/cachewright/internal/pools"
 	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
@@ -45,7 +46,7 @@ func newBench(t *testing.T) *bench {
 			b.told = append(b.told, what+" "+name.Name)
 		}
 	}
-	b.Registry = pools.NewRegistry(clock.RealClock{}, pools.Listeners{Entry: tell("entry"), Failed: tell("failed"), Opened: tell("opened")})
+	b.Registry = pools.NewRegistry(clock.RealClock{}, pools.Listeners{Entry: tell("entry"), Pool: tell("pool"), Opened: tell("opened")})
 	ctx, stop := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	work.Go(func() { _ = b.Start(ctx) })
@@ -91,7 +92,7 @@ func (b *bench) connect(generation int64, o cache.Options) pools.Pool {
 
 func (b *bench) keep(entry string) (keeper.Outcome, bool) {
 	b.t.Helper()
-	return b.Keep(b.t.Context(), name("main"), name(entry), keeper.Declaration{Key: entry, Value: "v", Digest: "v"}, false)
+	return b.Keep(b.t.Context(), name("main"), name(entry), keeper.Declaration{Key: entry, Value: "v", Digest: "v", Policy: plan.Enforce}, nil)
 }
 
 func TestAPoolIsConnectedOnceAndCheckedThen(t *testing.T) {
@@ -118,7 +119,7 @@ func TestANewConnectionTakesOverWhenItWorks(t *testing.T) {
 	b.Expect(second.Cache).NotTo(BeIdenticalTo(first.Cache))
 	b.Eventually(here.CurrentConnectionCount).Should(BeZero(), "the old one is closed")
 	b.Expect(second.Keeper).To(BeIdenticalTo(first.Keeper), "and what is to be kept is known still")
-	second.Keeper.Sweep()
+	second.Keeper.Rewarm()
 	b.Eventually(there.Keys).Should(ConsistOf("p:a"))
 }
 
@@ -126,7 +127,7 @@ func TestANewConnectionThatDoesNotWorkChangesNothing(t *testing.T) {
 	b, here, there := newBench(t), redistest.Miniredis(t), redistest.Miniredis(t)
 	there.RequireAuth("hunter2")
 	first := b.connect(1, at(here))
-	b.heard()
+	b.Eventually(b.heard).Should(ContainElement("pool main"), "how changes are noticed")
 	err := b.try(identity(2), at(there))
 	b.Expect(cache.Is(err, cache.ReasonAuthenticationFailed)).To(BeTrue())
 	live, _ := b.Get(name("main"))
@@ -149,8 +150,8 @@ func TestAPoolThatBreaksIsClosedUntilItIsBack(t *testing.T) {
 	b.heard()
 	m.FlushAll()
 	m.Close()
-	live.Keeper.Sweep()
-	b.Eventually(b.heard).Should(Equal([]string{"failed main"}))
+	live.Keeper.Rewarm()
+	b.Eventually(b.heard).Should(Equal([]string{"pool main"}))
 	live, _ = b.Get(name("main"))
 	b.Expect(live.Gate).To(Equal(keeper.Closed))
 	b.Expect(cache.Is(b.try(identity(1), o), cache.ReasonConnectionFailed)).To(BeTrue())
@@ -183,7 +184,7 @@ func TestOnlyTheConnectionInUseCanFail(t *testing.T) {
 	b.Failed(t.Context(), name("unknown"), nil, cache.ErrNotFound)
 	b.Expect(b.heard()).To(BeEmpty())
 	b.Failed(t.Context(), name("main"), live.Cache, cache.ErrNotFound)
-	b.Expect(b.heard()).To(Equal([]string{"failed main"}))
+	b.Expect(b.heard()).To(Equal([]string{"pool main"}))
 }
 
 func TestARemovedPoolHasNoConnections(t *testing.T) {
@@ -212,7 +213,7 @@ func TestAPoolOfTheSameNameIsAnotherPool(t *testing.T) {
 	b.Expect(second.Cache).NotTo(BeIdenticalTo(first.Cache))
 	b.Expect(second.Keeper).NotTo(BeIdenticalTo(first.Keeper))
 	m.FlushAll()
-	second.Keeper.Sweep()
+	second.Keeper.Rewarm()
 	b.keep("b")
 	b.Expect(m.Keys()).To(ConsistOf("p:b"), "the first pool's entries are not the second's")
 }
@@ -223,16 +224,16 @@ func TestAnEntryIsKeptByOnePoolOnly(t *testing.T) {
 	b.Expect(b.try(pools.Identity{Name: name("other"), UID: "2"}, at(there))).To(Succeed())
 	b.keep("a")
 	b.keep("stays")
-	_, done := b.Keep(t.Context(), name("other"), name("a"), keeper.Declaration{Key: "a", Value: "v", Digest: "v"}, false)
+	_, done := b.Keep(t.Context(), name("other"), name("a"), keeper.Declaration{Key: "a", Value: "v", Digest: "v", Policy: plan.Enforce}, nil)
 	b.Expect(done).To(BeTrue())
 	here.FlushAll()
-	first.Keeper.Sweep()
+	first.Keeper.Rewarm()
 	b.Eventually(here.Keys).Should(ConsistOf("p:stays"))
 	b.Expect(there.Keys()).To(ConsistOf("p:a"))
 
 	b.Drop(name("stays"))
 	here.FlushAll()
-	first.Keeper.Sweep()
+	first.Keeper.Rewarm()
 	b.keep("later")
 	b.Expect(here.Keys()).To(ConsistOf("p:later"))
 }
@@ -242,11 +243,11 @@ func TestASweepIsDueOnceAPeriod(t *testing.T) {
 	b.connect(1, at(m))
 	b.keep("a")
 	m.FlushAll()
-	b.Sweep(name("main"), time.Hour)
+	b.Verify(name("main"), time.Hour)
 	b.Consistently(m.Keys, "100ms").Should(BeEmpty())
-	b.Sweep(name("main"), time.Nanosecond)
+	b.Verify(name("main"), time.Nanosecond)
 	b.Eventually(m.Keys).Should(ConsistOf("p:a"))
-	b.Sweep(name("unknown"), 0)
+	b.Verify(name("unknown"), 0)
 }
 
 func TestTheEndClosesEveryConnection(t *testing.T) {
@@ -296,7 +297,7 @@ func TestAPoolOutOfMemoryStillTakesDeletions(t *testing.T) {
 	live, _ := b.Get(name("main"))
 	b.Expect(live.Gate).To(Equal(keeper.DeletionsOnly))
 	b.Expect(m.Set("p:a", "v")).To(Succeed())
-	_, done := live.Keeper.Forget(t.Context(), name("a"), "a")
+	_, done := live.Keeper.Forget(t.Context(), name("a"), keeper.Forgetting{Key: "a"})
 	b.Expect(done).To(BeTrue())
 	b.Expect(m.Exists("p:a")).To(BeFalse())
 }

@@ -93,6 +93,11 @@ func Waiting(reason, format string, args ...any) *Verdict {
 	return &Verdict{Ready: metav1.ConditionFalse, Reason: reason, Reconciling: v1alpha1.ReasonProgressingWithRetry, Message: message(format, args)}
 }
 
+// NotReady : it is not as declared, and nothing is going to be done about it.
+func NotReady(reason, format string, args ...any) *Verdict {
+	return &Verdict{Ready: metav1.ConditionFalse, Reason: reason, Message: message(format, args)}
+}
+
 // Stalled : only a human can help.
 func Stalled(reason, format string, args ...any) *Verdict {
 	return &Verdict{Ready: metav1.ConditionFalse, Reason: reason, Stalled: true, Message: message(format, args)}

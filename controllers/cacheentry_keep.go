@@ -1,0 +1,184 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/plan"
+	"github.com/cachewright/cachewright/internal/status"
+)
+
+// task is what is to be kept: an entry, its content, and where it goes.
+type task struct {
+	entry    *v1alpha1.CacheEntry
+	pool     *livePool
+	content  content
+	fullName string
+	// written says that the status tells of this content as written to this key.
+	written bool
+	// recorded says that the record tells that this content may be written.
+	recorded bool
+}
+
+func (r *cacheEntryReconciler) task(entry *v1alpha1.CacheEntry, pool *livePool, c content) *task {
+	t := &task{entry: entry, pool: pool, content: c, fullName: pool.EffectiveKeyPrefix() + entry.Spec.Key}
+	here := t.here()
+	t.written = c.writtenIn(entry) && entry.Status.Key == t.fullName && entry.Status.Pool == pool.name.String()
+	if recorded := recordOf(entry); len(recorded) > 0 {
+		l, ok := here.among(recorded)
+		t.written = t.written && ok // or else it was another pool of this name
+		t.recorded = ok && l.Digest == here.Digest
+	}
+	return t
+}
+
+// keep hands the key to the keeper, and says what came of it.
+func (r *cacheEntryReconciler) keep(ctx context.Context, t *task) (*status.Verdict, error) {
+	id := client.ObjectKeyFromObject(t.entry)
+	outcome, done := r.registry.Keep(ctx, t.pool.name, id, t.declaration(), t.known())
+	if done && outcome.Err == nil && outcome.State == plan.Unrecorded {
+		if err := r.recordHere(ctx, t); err != nil {
+			return nil, err
+		}
+		outcome, done = r.registry.Keep(ctx, t.pool.name, id, t.declaration(), nil)
+	}
+	switch {
+	case !done:
+		return nil, status.Progressing("The key is being written")
+	case outcome.Err != nil:
+		return nil, refusal(outcome.Err)
+	}
+	return t.verdict(outcome).Also(func() { r.publish(t, outcome) }), nil
+}
+
+// declaration of the entry to the keeper.
+func (t *task) declaration() keeper.Declaration {
+	spec := &t.entry.Spec
+	d := keeper.Declaration{
+		Key: spec.Key, Value: t.content.value, Digest: t.content.identity,
+		Policy: plan.Policy(t.entry.EffectivePolicy()), Requested: requestedAt(t.entry),
+		History: plan.History{Written: t.written, Recorded: t.recorded, Lost: t.written && t.says() == v1alpha1.ReasonMissing},
+	}
+	if spec.TTL != nil {
+		d.TTL = spec.TTL.Duration
+	}
+	if c := spec.Counter; c != nil {
+		d.Counter = &keeper.Counter{ID: string(t.entry.UID), By: c.Increment, RunID: c.RunID, Generation: t.entry.Generation}
+	}
+	return d
+}
+
+// known is what the status tells of the present declaration, if that need not be looked at before anything is said.
+func (t *task) known() *keeper.Outcome {
+	ready := apimeta.FindStatusCondition(t.entry.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil || ready.ObservedGeneration != t.entry.Generation || t.entry.Status.Key != t.fullName || t.entry.Status.Pool != t.pool.name.String() {
+		return nil
+	}
+	o := &keeper.Outcome{State: plan.State(ready.Reason)}
+	switch o.State {
+	case plan.Matches, plan.Differs, plan.Present:
+		return o
+	case plan.Warm, plan.Written:
+		if t.written || t.entry.EffectivePolicy() == v1alpha1.PolicyEnsurePresent {
+			return o
+		}
+	case plan.Missing:
+		if t.written || t.entry.EffectivePolicy() == v1alpha1.PolicyObserve {
+			return o
+		}
+	case plan.Applied:
+		if t.written {
+			o.Sum = t.entry.Status.Counter.Value
+			return o
+		}
+	default: // it is looked at first
+	}
+	return nil
+}
+
+// says is the reason of Ready.
+func (t *task) says() string {
+	if ready := apimeta.FindStatusCondition(t.entry.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+		return ready.Reason
+	}
+	return ""
+}
+
+// verdict on a key in a state.
+func (t *task) verdict(o keeper.Outcome) *status.Verdict {
+	reason := string(o.State)
+	switch o.State {
+	case plan.Warm, plan.Matches:
+		return status.Ready(reason, "The key holds the declared value")
+	case plan.Present:
+		return status.Ready(reason, "The key holds a value that others have put there")
+	case plan.Written:
+		return status.Ready(reason, "The declared value was written")
+	case plan.Applied:
+		return status.Ready(reason, "The counter was incremented for run %q", t.entry.Spec.Counter.RunID)
+	case plan.Differs:
+		return status.NotReady(reason, "The key holds another value than the declared one")
+	case plan.Missing:
+		if t.entry.EffectivePolicy() == v1alpha1.PolicyObserve {
+			return status.NotReady(reason, "The key does not exist")
+		}
+		return status.NotReady(reason, "CachePool %q has moved to another server, to which this was not written", t.pool.CachePool.Name)
+	case plan.WrongType:
+		return status.Stalled(reason, "%s", cache.ErrWrongType.Message)
+	case plan.Contested:
+		return status.Waiting(reason, "Something else keeps changing or removing the key: another client, or an eviction for want of memory; it is put right ever more seldom")
+	case plan.Unrecorded:
+	}
+	return status.Progressing("The key is being written")
+}
+
+// publish in the status what was done, and where.
+func (r *cacheEntryReconciler) publish(t *task, o keeper.Outcome) {
+	s := &t.entry.Status
+	s.Pool, s.Key = t.pool.name.String(), t.fullName
+	switch o.State {
+	case plan.Warm:
+		if t.written || t.entry.EffectivePolicy() == v1alpha1.PolicyEnsurePresent && !t.recorded {
+			return
+		}
+	case plan.Written:
+		if t.written {
+			return
+		}
+	case plan.Applied:
+		if t.written {
+			return
+		}
+		s.Counter = &v1alpha1.CounterStatus{RunID: t.entry.Spec.Counter.RunID, Value: o.Sum}
+		s.LastWriteTime = new(metav1.NewTime(r.clock.Now()))
+		return
+	default:
+		return
+	}
+	t.content.publish(t.entry, o.Written, r.clock.Now())
+}
+
+// refusal turns the error of a look or a write into the verdict on the entry.
+func refusal(err error) *status.Verdict {
+	e, ok := errors.AsType[*cache.Error](err)
+	switch {
+	case !ok:
+		return status.Waiting(v1alpha1.ReasonWriteFailed, "%v", err)
+	case e.Class == cache.Failed:
+		return status.Waiting(v1alpha1.ReasonWriteFailed, "%s", e.Message)
+	case errors.Is(err, cache.ErrStale): // what we know of the entry is out of date
+		return status.Silent(deletionRetry)
+	default:
+		return status.Stalled(e.Reason, "%s", e.Message)
+	}
+}

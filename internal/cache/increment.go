@@ -1,0 +1,115 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Increment is to be done exactly once, however often it is sent.
+type Increment struct {
+	// Key of the counter.
+	Key string
+	// ID of who increments it.
+	ID string
+	// By how much.
+	By int64
+	// TTL that the key gets when the increment creates it; 0 means none.
+	TTL time.Duration
+	// RunID names the increment: it is done once for each that is not the last one.
+	RunID string
+	// Generation grows with every new RunID: an older one that comes late is refused.
+	Generation int64
+}
+
+// Sum is what came of an Increment.
+type Sum struct {
+	// Value of the counter right after the increment.
+	Value int64
+	Err   error
+}
+
+// incrementOnce increments KEYS[1] and notes so in KEYS[2], the marker: "<generation> <value> <run id>". All or nothing
+// of it happens. Numbers stay text, since Lua's lose digits beyond 2^53. INCRBY comes first, since it alone can fail:
+// memory is checked before a script begins.
+const incrementOnce = `
+local generation, value, run = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (-?%d+) (.*)$')
+if run == ARGV[1] then return value end
+if generation and tonumber(generation) > tonumber(ARGV[2]) then return redis.error_reply('` + staleReply + `') end
+local created = redis.call('EXISTS', KEYS[1]) == 0
+local sum = redis.pcall('INCRBY', KEYS[1], ARGV[3])
+if type(sum) == 'table' and sum.err then return sum end
+if created and ARGV[4] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+value = redis.call('GET', KEYS[1])
+redis.call('SET', KEYS[2], ARGV[2] .. ' ' .. value .. ' ' .. ARGV[1])
+return value`
+
+// staleReply is what the script answers to an old generation.
+const staleReply = "STALEGENERATION"
+
+// IncrementAll does increments in pipelines, each exactly once: one that was done before, even if its reply never
+// came, is answered with the value of then. This holds as long as Redis keeps the marker of the ID; its name begins with
+// "cachewright:counter:", and Deletion removes it. After an error that concerns the whole server, the rest is not tried.
+func (p *Pool) IncrementAll(ctx context.Context, increments []Increment) []Sum {
+	commands := pipelines(ctx, p, increments,
+		func(i Increment) int { return len(incrementOnce) + 2*(len(p.prefix)+len(i.Key)) },
+		func(ctx context.Context, i Increment) *redis.Cmd {
+			name := p.prefix + i.Key
+			return redis.NewCmd(ctx, "eval", incrementOnce, 2, name, marker(name, i.ID),
+				i.RunID, i.Generation, i.By, i.TTL.Milliseconds())
+		})
+	sums := make([]Sum, len(commands))
+	for i, c := range commands {
+		value, err := c.Int64()
+		sums[i] = Sum{Value: value, Err: wrap("EVAL with GET, EXISTS, INCRBY, PEXPIRE and SET", err)}
+	}
+	return sums
+}
+
+// marker is the name of a counter's marker. It lies outside of every prefix that a pool may have, and in the same hash
+// slot as the counter, so that one script may use both in a cluster.
+func marker(name, id string) string {
+	const prefix = "cachewright:counter:"
+	if tag := hashTag(name); !strings.Contains(tag, "}") && tag != "" {
+		return prefix + "{" + tag + "}:" + id
+	}
+	// A name without a tag, but with a brace that would end the marker's tag too soon: another tag of the same slot.
+	slot := hashSlot(name)
+	for n := 0; ; n++ {
+		if tag := strconv.Itoa(n); hashSlot(tag) == slot {
+			return prefix + "{" + tag + "}:" + id
+		}
+	}
+}
+
+// hashTag is the part of a name that decides on its slot: between the first { and the first } behind it unless nothing
+// is there, or else all of it. See https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags.
+func hashTag(name string) string {
+	if _, rest, ok := strings.Cut(name, "{"); ok {
+		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {
+			return tag
+		}
+	}
+	return name
+}
+
+// hashSlot of a name in a cluster: CRC16 (XMODEM) of its tag, modulo 16384.
+func hashSlot(name string) uint16 {
+	var crc uint16
+	for _, b := range []byte(hashTag(name)) {
+		crc ^= uint16(b) << 8
+		for range 8 {
+			carry := crc&0x8000 != 0
+			if crc <<= 1; carry {
+				crc ^= 0x1021
+			}
+		}
+	}
+	return crc % 16384
+}

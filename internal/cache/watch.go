@@ -1,0 +1,350 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/push"
+)
+
+// Detection is how a server tells of changes: see
+// https://redis.io/docs/latest/develop/reference/client-side-caching/.
+type Detection string
+
+const (
+	// Tracking : it remembers which keys Observe has read, and tells of these.
+	Tracking Detection = "Tracking"
+	// Broadcast : it tells of all keys under the prefix, for example since it cannot send the news of one connection
+	// to another.
+	Broadcast Detection = "Broadcast"
+)
+
+// Listener is told what Watch sees. Its functions must not block.
+type Listener struct {
+	// Began : from now on changes are told. What happened before may have gone unseen.
+	Began func(Detection)
+	// Changed : these keys, by names without the prefix, were written or deleted, maybe by this Pool, or ran out. The
+	// server tells this once, until Observe reads the key again.
+	Changed func(keys []string)
+	// Flushed : the server has dropped all keys, of this database or another. It forgot what Observe has read.
+	Flushed func()
+}
+
+// ErrUnwatchable is the error of Watch on a server that tells of no changes, or not this user.
+var ErrUnwatchable = &Error{Class: Failed, Reason: "Unwatchable", Message: "The server does not tell of changes"}
+
+const (
+	// heartbeat is the time between two signs of life that are asked of each connection of a watch, and maxSilence how
+	// long a watch goes on without one. Without them a connection that a network has silently dropped is never noticed.
+	heartbeat  = 2 * time.Second
+	maxSilence = 3 * heartbeat
+	// probeTimeout is how long the news of a probe's own change may take. On a healthy server it is under a
+	// millisecond.
+	probeTimeout = time.Second
+)
+
+// Watch tells the listener of changes, until the context ends or a connection breaks. While it runs, Observe reads
+// through it. It uses two connections of its own. How the server is able to tell is found out by trying, since servers
+// differ in this more than their versions say.
+func (p *Pool) Watch(ctx context.Context, l Listener) error {
+	ctx, done, err := p.beginWatch(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for _, how := range []Detection{Tracking, Broadcast} {
+		err := p.watch(ctx, l, how)
+		if e, ok := errors.AsType[*Error](err); !ok || e.Class != Denied && e.Class != Failed {
+			return err
+		}
+	}
+	return ErrUnwatchable
+}
+
+// beginWatch gives a context that ends when the Pool is stopped, and what is to be called when the watch has ended.
+func (p *Pool) beginWatch(ctx context.Context) (watching context.Context, done func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watches == nil {
+		return nil, nil, wrap("CLIENT TRACKING", net.ErrClosed)
+	}
+	watching, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	p.watches[ended] = cancel
+	return watching, func() {
+		cancel()
+		close(ended)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.watches, ended)
+	}, nil
+}
+
+// endWatches for good, and wait until their connections are closed.
+func (p *Pool) endWatches() {
+	p.mu.Lock()
+	watches := p.watches
+	p.watches = nil
+	p.mu.Unlock()
+	for ended, cancel := range watches {
+		cancel()
+		<-ended
+	}
+}
+
+// watch is one session: a sink that the server sends its news to, and for Tracking a reader whose reads it remembers.
+type watch struct {
+	pool     *Pool
+	listener Listener
+	how      Detection
+	// end the session, and say why.
+	end    context.CancelCauseFunc
+	sink   *redis.Client
+	news   *redis.PubSub
+	sinkID atomic.Int64
+	reader *reader
+	// probe is the name of the key that the session tries itself with; heard is closed once its change was told.
+	probe string
+	heard chan struct{}
+	once  sync.Once
+	// pong is when the sink last answered.
+	pong      atomic.Pointer[time.Time]
+	receiving sync.WaitGroup
+}
+
+// watch until the session ends, and say why it did: the first error is the reason, and others come of it.
+func (p *Pool) watch(ctx context.Context, l Listener, how Detection) error {
+	ctx, end := context.WithCancelCause(ctx)
+	w := &watch{
+		pool: p, listener: l, how: how, end: end,
+		probe: p.prefix + "cachewright-probe-" + rand.Text(), heard: make(chan struct{}),
+	}
+	w.open(ctx)
+	defer w.close()
+	end(w.run(ctx))
+	return wrap("CLIENT TRACKING", context.Cause(ctx))
+}
+
+func (w *watch) run(ctx context.Context) error {
+	if err := w.news.Ping(ctx); err != nil { // it dials, and nobody else: whoever did so later might not be closed
+		return wrap("CLIENT TRACKING", err)
+	}
+	w.receiving.Go(func() { w.receive(ctx) })
+	if w.how == Tracking {
+		w.reader = w.pool.newReader(w.end)
+		if err := w.reader.track(ctx, w.sinkID.Load()); err != nil {
+			return err
+		}
+	}
+	if err := w.try(ctx); err != nil {
+		return err
+	}
+	if w.pool.reader.CompareAndSwap(nil, w.reader) {
+		defer w.pool.reader.CompareAndSwap(w.reader, nil)
+	}
+	w.listener.Began(w.how)
+	return w.beat(ctx)
+}
+
+// open the sink: a subscription to nothing, which does nothing but read what the server pushes.
+func (w *watch) open(ctx context.Context) {
+	o := w.pool.single()
+	o.OnConnect = func(ctx context.Context, conn *redis.Conn) error {
+		if w.sinkID.Load() != 0 {
+			return net.ErrClosed // a session ends with its connection: one made anew without a word would miss changes
+		}
+		if w.how == Broadcast {
+			w.sinkID.Store(-1)
+			return conn.ClientTrackingOn(ctx, &redis.ClientTrackingOptions{Bcast: true, Prefixes: []string{w.pool.prefix}}).Err()
+		}
+		id, err := conn.ClientID(ctx).Result()
+		w.sinkID.Store(id)
+		return err
+	}
+	w.sink = redis.NewClient(o)
+	_ = w.sink.RegisterPushNotificationHandler("invalidate", handler(w.invalidate), true) // no other handler has the name
+	w.news = w.sink.Subscribe(ctx)
+	w.pong.Store(new(time.Now()))
+}
+
+func (w *watch) close() {
+	if w.reader != nil {
+		w.reader.close()
+	}
+	_ = w.sink.Close()
+	w.receiving.Wait()
+	_ = w.news.Close()
+}
+
+// receive what the server pushes; the library hands it to invalidate.
+func (w *watch) receive(ctx context.Context) {
+	for {
+		message, err := w.news.Receive(ctx)
+		if err != nil {
+			w.end(wrap("CLIENT TRACKING", err))
+			return
+		}
+		if _, ok := message.(*redis.Pong); ok {
+			w.pong.Store(new(time.Now()))
+		}
+	}
+}
+
+// handler of pushes.
+type handler func(push []any)
+
+// HandlePushNotification calls the handler.
+func (h handler) HandlePushNotification(_ context.Context, _ push.NotificationHandlerContext, push []any) error {
+	h(push)
+	return nil
+}
+
+// invalidate is what the server pushes: the names of keys, or nil when it has dropped all. An application may use the
+// server's other databases, or keys next to ours: names alone do not say.
+func (w *watch) invalidate(push []any) {
+	if len(push) < 2 || push[1] == nil {
+		w.listener.Flushed()
+		return
+	}
+	names, _ := push[1].([]any)
+	keys := make([]string, 0, len(names))
+	for _, n := range names {
+		name, _ := n.(string)
+		if name == w.probe {
+			w.once.Do(func() { close(w.heard) })
+		} else if key, ok := strings.CutPrefix(name, w.pool.prefix); ok {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) > 0 {
+		w.listener.Changed(keys)
+	}
+}
+
+// try whether a change is told.
+func (w *watch) try(ctx context.Context) error {
+	if w.reader != nil {
+		err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Exists(ctx, w.probe).Err() })
+		if err != nil {
+			return wrap("EXISTS", err)
+		}
+	}
+	deadline, cancel := w.pool.deadline(ctx)
+	defer cancel()
+	if err := w.pool.client.Set(deadline, w.probe, "", 5*probeTimeout).Err(); err != nil {
+		return wrap("SET", err)
+	}
+	defer w.pool.client.Unlink(context.WithoutCancel(deadline), w.probe)
+	timeout := time.NewTimer(probeTimeout)
+	defer timeout.Stop()
+	select {
+	case <-w.heard:
+		return nil
+	case <-timeout.C:
+		return ErrUnwatchable
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// beat asks both connections for a sign of life until one has none, and says why the session ends.
+func (w *watch) beat(ctx context.Context) error {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		if time.Since(*w.pong.Load()) > maxSilence {
+			return wrap("PING", os.ErrDeadlineExceeded)
+		}
+		if err := w.news.Ping(ctx); err != nil {
+			return wrap("PING", err)
+		}
+		if w.reader == nil {
+			continue
+		}
+		if err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Ping(ctx).Err() }); err != nil {
+			return wrap("PING", err)
+		}
+	}
+}
+
+// reader is the connection whose reads the server remembers.
+type reader struct {
+	pool   *Pool
+	client *redis.Client
+	conn   *redis.Conn
+	end    context.CancelCauseFunc
+	// mu is held during a round trip: it is one connection.
+	mu sync.Mutex
+}
+
+func (p *Pool) newReader(end context.CancelCauseFunc) *reader {
+	r := &reader{pool: p, client: redis.NewClient(p.single()), end: end}
+	_ = r.client.RegisterPushNotificationHandler("tracking-redir-broken", handler(func([]any) { // no other handler has the name
+		end(wrap("CLIENT TRACKING", net.ErrClosed))
+	}), true)
+	r.conn = r.client.EphemeralConn() // it never dials anew: a new connection would have nothing remembered
+	return r
+}
+
+// track what is read from now on, and send the news to another connection.
+func (r *reader) track(ctx context.Context, to int64) error {
+	ctx, cancel := r.pool.deadline(ctx)
+	defer cancel()
+	return wrap("CLIENT TRACKING", r.conn.ClientTrackingOn(ctx, &redis.ClientTrackingOptions{Redirect: to}).Err())
+}
+
+// pipelined does a round trip. A broken connection ends the session.
+func (r *reader) pipelined(ctx context.Context, queue func(redis.Pipeliner) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ctx, cancel := r.pool.deadline(ctx)
+	defer cancel()
+	commands, _ := r.conn.Pipelined(ctx, queue)
+	// What breaks in the middle is broken at the end.
+	err := wrap("PING", commands[len(commands)-1].Err())
+	if !Is(err, ReasonConnectionFailed) {
+		return nil
+	}
+	r.end(err)
+	return err
+}
+
+func (r *reader) close() {
+	_ = r.conn.Close()
+	_ = r.client.Close()
+}
+
+// single are the options of a client with one connection of its own.
+func (p *Pool) single() *redis.Options {
+	o := *p.client.Options()
+	o.OnConnect = nil
+	o.PushNotificationProcessor = nil
+	o.PoolSize, o.MaxActiveConns, o.ConnMaxIdleTime = 1, 1, -1
+	return &o
+}
+
+// read does a round trip through the watch, if there is one, so that the server remembers the keys.
+func (p *Pool) read(ctx context.Context, queue func(redis.Pipeliner) error) {
+	if r := p.reader.Load(); r != nil && r.pipelined(ctx, queue) == nil {
+		return
+	}
+	// Without one, or if it has just broken: the keys are read all the same. The errors stand in the commands; what
+	// Pipelined returns is the first of them.
+	_, _ = p.client.Pipelined(ctx, queue)
+}
