@@ -65,13 +65,14 @@ func TestEverythingIsAccepted(t *testing.T) {
 	for folder, unknown := range map[string][]string{
 		"crd":            nil,
 		"default":        nil,
+		"namespaced":     nil,
 		"samples":        nil,
 		"network-policy": nil,
 		"prometheus":     {"ServiceMonitor"},
 	} {
 		for _, o := range render(t, folder) {
 			t.Run(folder+"/"+o.GetKind()+"/"+o.GetName(), func(t *testing.T) {
-				if o.GetNamespace() == "system" {
+				if o.GetNamespace() == "system" || folder == "namespaced" {
 					o.SetNamespace(namespace) // an overlay that config/default includes
 				}
 				if folder == "samples" {
@@ -108,7 +109,7 @@ func TestSamples(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"CacheEntry feature-flags", "CacheEntry greeting", "CacheEntry settings", "CacheFlush users", "CachePool main", "ConfigMap texts",
+		"CacheEntry feature-flags", "CacheEntry greeting", "CacheEntry releases", "CacheEntry settings", "CacheFlush users", "CachePool main", "ConfigMap texts",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("samples (-want +got):\n%s", diff)

@@ -31,15 +31,16 @@ type content struct {
 }
 
 // writtenIn says whether the status tells that this content was written. Of a Secret only the version can be
-// compared.
+// compared; of a ConfigMap, another key may have changed.
 func (c content) writtenIn(entry *v1alpha1.CacheEntry) bool {
 	switch {
 	case entry.Spec.Counter != nil:
 		return entry.Status.Counter != nil && entry.Status.Counter.RunID == entry.Spec.Counter.RunID
 	case c.secret:
 		return c.sourceVersion == entry.Status.SourceResourceVersion
+	default:
+		return c.identity == entry.Status.WrittenDigest
 	}
-	return c.identity == entry.Status.WrittenDigest && c.sourceVersion == entry.Status.SourceResourceVersion
 }
 
 // publish in the status that the content has been written. It was written a moment ago, or before the operator that

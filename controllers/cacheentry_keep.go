@@ -26,7 +26,7 @@ type task struct {
 	fullName string
 	// written says that the status tells of this content as written to this key.
 	written bool
-	// recorded says that the record tells that this content may be written.
+	// recorded says that the record tells that this content may be written, or that there is to be no record.
 	recorded bool
 }
 
@@ -37,8 +37,12 @@ func (r *cacheEntryReconciler) task(entry *v1alpha1.CacheEntry, pool *livePool, 
 	if recorded := recordOf(entry); len(recorded) > 0 {
 		l, ok := here.among(recorded)
 		t.written = t.written && ok // or else it was another pool of this name
+		if l.Digest != "" && here.Digest != "" && l.Digest != here.Digest {
+			t.written = false // another value may have been written since, before the status could say so
+		}
 		t.recorded = ok && l.Digest == here.Digest
 	}
+	t.recorded = t.recorded || !recordable(entry)
 	return t
 }
 
@@ -74,6 +78,9 @@ func (t *task) declaration() keeper.Declaration {
 	}
 	if c := spec.Counter; c != nil {
 		d.Counter = &keeper.Counter{ID: string(t.entry.UID), By: c.Increment, RunID: c.RunID, Generation: t.entry.Generation}
+		if t.written {
+			d.Counter.Sum = t.entry.Status.Counter.Value
+		}
 	}
 	return d
 }
@@ -146,26 +153,21 @@ func (t *task) verdict(o keeper.Outcome) *status.Verdict {
 func (r *cacheEntryReconciler) publish(t *task, o keeper.Outcome) {
 	s := &t.entry.Status
 	s.Pool, s.Key = t.pool.name.String(), t.fullName
-	switch o.State {
-	case plan.Warm:
-		if t.written || t.entry.EffectivePolicy() == v1alpha1.PolicyEnsurePresent && !t.recorded {
-			return
-		}
-	case plan.Written:
-		if t.written {
-			return
-		}
-	case plan.Applied:
-		if t.written {
-			return
-		}
+	switch {
+	case o.State == plan.Applied && !t.written:
 		s.Counter = &v1alpha1.CounterStatus{RunID: t.entry.Spec.Counter.RunID, Value: o.Sum}
 		s.LastWriteTime = new(metav1.NewTime(r.clock.Now()))
-		return
-	default:
-		return
+	case o.State == plan.Written, o.State == plan.Warm && t.wrote(o):
+		if !t.written || t.content.sourceVersion != s.SourceResourceVersion {
+			t.content.publish(t.entry, o.Written, r.clock.Now())
+		}
 	}
-	t.content.publish(t.entry, o.Written, r.clock.Now())
+}
+
+// wrote says whether the value that a key holds is the entry's own. EnsurePresent may have found it there; what is on
+// record it has written, or meant to when it found nothing.
+func (t *task) wrote(o keeper.Outcome) bool {
+	return t.entry.EffectivePolicy() == v1alpha1.PolicyEnforce || !o.Written.IsZero() || t.recorded && recordable(t.entry)
 }
 
 // refusal turns the error of a look or a write into the verdict on the entry.

@@ -62,7 +62,7 @@ func (l location) sameKey(o location) bool { return l.Pool == o.Pool && l.Key ==
 // be retained. It returns the other locations on record: those that the entry has moved away from. EnsurePresent may
 // never write, and so is put on record only when it is about to.
 func (r *cacheEntryReconciler) record(ctx context.Context, t *task) ([]location, error) {
-	if retains(t.entry) && t.entry.Spec.Counter == nil {
+	if !recordable(t.entry) {
 		r.abandonAll(t.entry)
 		return nil, r.setRecord(ctx, t.entry, nil)
 	}
@@ -73,6 +73,9 @@ func (r *cacheEntryReconciler) record(ctx context.Context, t *task) ([]location,
 	}
 	return slices.DeleteFunc(recordOf(t.entry), t.here().sameKey), nil
 }
+
+// recordable says whether an entry has something to delete when it goes: its key, or the marker of a counter.
+func recordable(entry *v1alpha1.CacheEntry) bool { return !retains(entry) || entry.Spec.Counter != nil }
 
 // recordHere that the content may be written.
 func (r *cacheEntryReconciler) recordHere(ctx context.Context, t *task) error {

@@ -72,13 +72,13 @@ func (s *story) breakKey(ctx context.Context) error {
 	if err := s.redis.client.Unlink(ctx, key).Err(); err != nil {
 		return err
 	}
-	err := s.until(ctx, func() bool {
-		return !errors.Is(s.redis.client.Get(ctx, key).Err(), redis.Nil)
+	err := wait.PollUntilContextCancel(ctx, time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		return !errors.Is(s.redis.client.Get(ctx, key).Err(), redis.Nil), nil
 	})
 	if err != nil {
 		return fmt.Errorf("%s did not come back: %w", key, err)
 	}
-	say("%s is back after %s", key, time.Since(began).Round(tick))
+	say("%s is back after %s", key, time.Since(began).Round(time.Millisecond))
 	return nil
 }
 

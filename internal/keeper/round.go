@@ -168,7 +168,7 @@ func (t *task) decide(seen cache.Observation, now time.Time) bool {
 	case d.Action == plan.Leave:
 		contest.Right()
 		return false
-	case d.Cause == plan.Renewal, t.because != 0:
+	case t.because != 0, d.Cause == plan.Renewal && !t.event: // or else somebody has shortened its life
 		return true
 	case t.expired(now):
 		t.cause = expired

@@ -93,6 +93,7 @@ func (k *Keeper) conclude(r *round, t *task) bool {
 	if t.err == nil && t.wait == 0 {
 		it.stored = it.stored || holds(t.state)
 		it.history.Written = it.history.Written || t.state == plan.Written || t.state == plan.Applied
+		it.sum = t.sum
 		it.breaks = 0
 	}
 	if t.err == nil && (t.wait > 0 || it.contest.On(now) && t.state == plan.Warm) {
@@ -153,7 +154,7 @@ func (k *Keeper) plan(r *round, t *task, now time.Time) {
 	switch {
 	case it.forget != "":
 	case it.failures > 0:
-		it.because = max(it.because, t.because)
+		it.because = max(it.because, t.because, declared) // trying again is no second repair
 		k.schedule(it, now.Add(min(maxRetryAfter, retryAfter<<min(it.failures-1, 10))))
 	case t.again:
 		k.schedule(it, urgent)

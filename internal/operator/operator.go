@@ -33,6 +33,8 @@ type Options struct {
 	LeaderElect bool
 	// LeaderElectionNamespace is where the Lease is; empty means the operator's own namespace, in a cluster.
 	LeaderElectionNamespace string
+	// Namespaces that the operator works in; empty means all, which takes a ClusterRole.
+	Namespaces []string
 	// MetricsAddress serves metrics over HTTPS to those whom the API server lets; "0" serves none.
 	MetricsAddress string
 	// ProbeAddress serves /healthz and /readyz; "0" serves none.
@@ -45,6 +47,7 @@ type Options struct {
 func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.LeaderElect, "leader-elect", false, "work only while holding the Lease, so that several replicas are safe")
 	flags.StringVar(&o.LeaderElectionNamespace, "leader-election-namespace", "", "namespace of the Lease; the operator's own when empty")
+	flags.StringSliceVar(&o.Namespaces, "namespaces", nil, "work in these namespaces only, so that Roles there are enough; all when empty")
 	flags.StringVar(&o.MetricsAddress, "metrics-bind-address", "0", "address that serves metrics over HTTPS, such as :8443; 0 serves none")
 	flags.StringVar(&o.ProbeAddress, "health-probe-bind-address", ":8081", "address that serves /healthz and /readyz; 0 serves none")
 }
@@ -66,7 +69,7 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:                        scheme,
-		Cache:                         cache.Options{DefaultTransform: slim},
+		Cache:                         cache.Options{DefaultTransform: slim, DefaultNamespaces: only(o.Namespaces)},
 		LeaderElection:                o.LeaderElect,
 		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       o.LeaderElectionNamespace,
@@ -91,6 +94,18 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 		return fmt.Errorf("the controllers cannot be set up: %w", err)
 	}
 	return mgr.Start(ctx)
+}
+
+// only these namespaces are watched; all if there are none.
+func only(namespaces []string) map[string]cache.Config {
+	if len(namespaces) == 0 {
+		return nil
+	}
+	watched := map[string]cache.Config{}
+	for _, n := range namespaces {
+		watched[n] = cache.Config{}
+	}
+	return watched
 }
 
 // slim keeps only what the operator reads of an object: of ConfigMaps and Secrets, whose content it never caches,

@@ -149,7 +149,7 @@ func ensurePresent(d Declared, h History, o cache.Observation) Decision {
 }
 
 // writeOnChange wants each declared value to be written once. A value that is there already, as it would have been
-// written, may be our own from before a crash.
+// written, may be our own from before a crash; it is written again if it would soon be gone.
 func writeOnChange(d Declared, h History, o cache.Observation) Decision {
 	put := func(c Cause) Decision { return Decision{Action: Put, Cause: c, State: Written} }
 	switch {
@@ -165,6 +165,8 @@ func writeOnChange(d Declared, h History, o cache.Observation) Decision {
 		return put(Changed)
 	case !d.lives(o.TTL):
 		return put(Lifetime)
+	case d.TTL > 0 && o.TTL <= renewBefore(d.TTL):
+		return put(Renewal)
 	default:
 		return Decision{State: Written}
 	}

@@ -85,12 +85,12 @@ var seldom = []string{
 func TestTheOperatorWorksWithTheRightsThatItsManifestsGiveIt(t *testing.T) {
 	g := expectations(t)
 	server := redistest.Start(t, "--requirepass", "first")
-	manifests := install(t, g)
+	manifests := install(t, g, "default")
 	metrics := freeAddress(t)
 	m := run(t, kubeconfigOf(t, g, serviceAccount, systemNamespace),
 		"--leader-elect", "--leader-election-namespace="+systemNamespace, "--metrics-bind-address="+metrics)
 
-	story(t, g, server)
+	story(t, g, server, namespace(t, "shop"))
 	g.Expect(m.logged()).NotTo(Or(ContainSubstring("forbidden"), ContainSubstring("Unauthorized"), ContainSubstring(`"level":"error"`)))
 	scrape(t, g, metrics)
 	m.stop()
@@ -100,7 +100,7 @@ func TestTheOperatorWorksWithTheRightsThatItsManifestsGiveIt(t *testing.T) {
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(rights)), granted); diff != "" {
 		t.Errorf("the manifests grant other rights than the operator is known to need:\n%s", diff)
 	}
-	used, refused := requests(t)
+	used, refused := requests(t, username)
 	g.Expect(refused).To(BeEmpty(), "the operator asked for what it has no right to")
 	for _, right := range granted {
 		if !slices.Contains(used, right) && !slices.Contains(seldom, right) {
@@ -109,12 +109,12 @@ func TestTheOperatorWorksWithTheRightsThatItsManifestsGiveIt(t *testing.T) {
 	}
 }
 
-// install what `kubectl apply -k config/default` does, but for the CRDs, which are there.
-func install(t *testing.T, g *WithT) []*unstructured.Unstructured {
+// install what `kubectl apply -k config/<overlay>` does, but for the CRDs, which are there.
+func install(t *testing.T, g *WithT, overlay string) []*unstructured.Unstructured {
 	t.Helper()
 	root, err := controlplane.Root()
 	g.Expect(err).NotTo(HaveOccurred())
-	command := exec.Command("go", "tool", "-modfile=hack/tools/go.mod", "kustomize", "build", "config/default")
+	command := exec.Command("go", "tool", "-modfile=hack/tools/go.mod", "kustomize", "build", "config/"+overlay)
 	command.Dir = root
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
@@ -159,10 +159,9 @@ func tokenOf(t *testing.T, g *WithT, name, namespace string) string {
 }
 
 // story has the operator do everything that it can.
-func story(t *testing.T, g *WithT, server *redistest.Server) {
+func story(t *testing.T, g *WithT, server *redistest.Server, space string) {
 	t.Helper()
 	ctx := t.Context()
-	space := namespace(t, "shop")
 	create := func(o client.Object) {
 		t.Helper()
 		o.SetNamespace(space)
@@ -307,8 +306,8 @@ func right(group, resource, verb string) string {
 	return resource + " " + verb
 }
 
-// requests of the operator that the API server has noted: rights that were used, and requests that were refused.
-func requests(t *testing.T) (used, refused []string) {
+// requests of an operator that the API server has noted: rights that were used, and requests that were refused.
+func requests(t *testing.T, username string) (used, refused []string) {
 	t.Helper()
 	file, err := os.Open(auditLog)
 	if err != nil {
