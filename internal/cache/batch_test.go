@@ -4,6 +4,7 @@
 package cache_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -125,6 +126,172 @@ func TestABatchGoesOnAfterAKeyThatFails(t *testing.T) {
 	}
 }
 
+func TestAWriteIfAbsentLeavesWhatIsThere(t *testing.T) {
+	for name, start := range redistest.Servers {
+		t.Run(name, func(t *testing.T) {
+			addr, _ := start(t)
+			w := newWire()
+			p, server, ctx := open(t, addr, over(w)), client(t, addr), t.Context()
+			for name, tc := range map[string]struct {
+				before func(name string) error
+				ttl    time.Duration
+				exists bool
+				// value and lifetime afterwards.
+				value string
+				left  time.Duration
+				sent  string
+			}{
+				"absent":                  {ttl: time.Hour, value: "new", left: time.Hour, sent: "px 3600000 nx"},
+				"absent, and forever":     {value: "new", left: -1, sent: "nx"},
+				"the same value":          {func(name string) error { return server.Set(ctx, name, "new", time.Minute).Err() }, time.Hour, true, "new", time.Minute, "px 3600000 nx"},
+				"another value":           {func(name string) error { return server.Set(ctx, name, "old", 0).Err() }, time.Hour, true, "old", -1, "px 3600000 nx"},
+				"another value, for long": {func(name string) error { return server.Set(ctx, name, "old", 2*time.Hour).Err() }, 0, true, "old", 2 * time.Hour, "nx"},
+				"an empty value":          {func(name string) error { return server.Set(ctx, name, "", 0).Err() }, 0, true, "", -1, "nx"},
+				"another type":            {func(name string) error { return server.HSet(ctx, name, "f", "old").Err() }, 0, true, "", -1, "nx"},
+			} {
+				t.Run(name, func(t *testing.T) {
+					ok(t, server.FlushDB(ctx).Err())
+					if tc.before != nil {
+						ok(t, tc.before(prefix+"k"))
+					}
+					ok(t, p.PutForever(ctx, "warm", ""))
+					w.commands(t)
+					errs := p.PutAll(ctx, []cache.Write{{Key: "k", Value: "new", TTL: tc.ttl, IfAbsent: true}})
+					if len(errs) != 1 || errors.Is(errs[0], cache.ErrExists) != tc.exists || !tc.exists && errs[0] != nil || cache.ServerWide(errs[0]) {
+						t.Errorf("%v", errs)
+					}
+					// One command: there is no moment with the value but without its lifetime.
+					if diff := cmp.Diff([]string{"set " + prefix + "k new " + tc.sent}, w.commands(t)); diff != "" {
+						t.Errorf("commands sent (-want +got):\n%s", diff)
+					}
+					if value := server.Get(ctx, prefix+"k").Val(); value != tc.value {
+						t.Errorf("value %q", value)
+					}
+					if left := server.PTTL(ctx, prefix+"k").Val(); left > tc.left || left < tc.left-time.Minute/2 {
+						t.Errorf("PTTL %v, want %v", left, tc.left)
+					}
+				})
+			}
+		})
+	}
+}
+
+func TestADeletionOfAValueLeavesOthers(t *testing.T) {
+	for name, start := range redistest.Servers {
+		t.Run(name, func(t *testing.T) {
+			addr, isReal := start(t)
+			p, server, ctx := open(t, addr), client(t, addr), t.Context()
+			big := strings.Repeat("x", 300<<10)
+			for name, tc := range map[string]struct{ is, want, reason string }{
+				"equal":                      {is: "v", want: "v"},
+				"another value":              {"w", "v", cache.ErrChanged.Reason},
+				"one byte more":              {"vv", "v", cache.ErrChanged.Reason},
+				"one byte less":              {"v", "vv", cache.ErrChanged.Reason},
+				"another case":               {"V", "v", cache.ErrChanged.Reason},
+				"empty":                      {},
+				"empty, and should not be":   {"", "v", cache.ErrChanged.Reason},
+				"not empty, but should be":   {"v", "", cache.ErrChanged.Reason},
+				"a number":                   {is: "1", want: "1"},
+				"the same number":            {"1", "01", cache.ErrChanged.Reason},
+				"any bytes":                  {is: "\x00\xff\r\n%", want: "\x00\xff\r\n%"},
+				"any bytes, but others":      {"\x00\xff", "\x00\xfe", cache.ErrChanged.Reason},
+				"bigger than a batch":        {is: big, want: big},
+				"bigger, and another at end": {big, big[1:] + "y", cache.ErrChanged.Reason},
+			} {
+				t.Run(name, func(t *testing.T) {
+					ok(t, p.Put(ctx, "k", tc.is, time.Hour))
+					for _, attempt := range []string{"", "again"} {
+						err := p.ForgetAll(ctx, []cache.Deletion{{Key: "k", Value: &tc.want}})[0]
+						if !cache.Is(err, tc.reason) && (err != nil || tc.reason != "") || cache.ServerWide(err) {
+							t.Errorf("%v %s", err, attempt)
+						}
+						if there := must[bool](t)(p.Has(ctx, "k")); there != (tc.reason != "") {
+							t.Errorf("it is there: %v %s", there, attempt)
+						}
+					}
+				})
+			}
+			t.Run("another type", func(t *testing.T) {
+				ok(t, server.HSet(ctx, prefix+marker, "f", "v").Err())
+				if isReal { // miniredis has another text
+					wantFailure(t, cache.Key, cache.ReasonWrongType, func() error {
+						return p.ForgetAll(ctx, []cache.Deletion{{Key: marker, Value: new("v")}})[0]
+					})
+				}
+				if err := p.ForgetAll(ctx, []cache.Deletion{{Key: marker, Value: new("")}})[0]; err == nil || !must[bool](t)(p.Has(ctx, marker)) {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestABatchOfAllKindsOfWritesAndDeletions(t *testing.T) {
+	for name, start := range redistest.Servers {
+		t.Run(name, func(t *testing.T) {
+			addr, isReal := start(t)
+			p, server, ctx := open(t, addr), client(t, addr), t.Context()
+			writes, _, names := numbered(1200)
+			for i := range writes {
+				writes[i].IfAbsent = i%2 == 0
+			}
+			for i := 0; i < len(names); i += 4 {
+				ok(t, p.PutForever(ctx, names[i], "before"))
+			}
+			for i, err := range p.PutAll(ctx, writes) {
+				if errors.Is(err, cache.ErrExists) != (i%4 == 0) || i%4 != 0 && err != nil {
+					t.Fatalf("write %d: %v", i, err)
+				}
+			}
+			// Every fourth key holds another value, every fourth but one another type, and every fourth but two goes anyway.
+			all := make([]cache.Deletion, len(names))
+			for i, name := range names {
+				all[i] = cache.Deletion{Key: name, Value: &writes[i].Value}
+				switch i % 4 {
+				case 1:
+					ok(t, server.Del(ctx, prefix+name).Err())
+					ok(t, server.RPush(ctx, prefix+name, "v").Err())
+				case 2:
+					all[i].Value = nil
+				}
+			}
+			for i, err := range p.ForgetAll(ctx, all) {
+				switch {
+				case i%4 == 0 && !errors.Is(err, cache.ErrChanged),
+					i%4 == 1 && (err == nil || isReal && !errors.Is(err, cache.ErrWrongType)),
+					i%4 > 1 && err != nil:
+					t.Fatalf("deletion %d: %v", i, err)
+				}
+			}
+			if left := len(keys(t, addr)); left != len(names)/2 {
+				t.Errorf("%d keys are left", left)
+			}
+		})
+	}
+}
+
+func TestADeletionOfAValueThatTheUserMayNotDo(t *testing.T) {
+	addr := redistest.Start(t).Addr
+	ok(t, client(t, addr).Set(t.Context(), prefix+marker, "v", 0).Err())
+	rights := []string{"+eval", "+get", "+unlink", "~" + prefix + "*"}
+	for name, rules := range map[string][]string{
+		"EVAL": {"-eval"}, "GET": {"-get"}, "UNLINK": {"-unlink"}, "reading": {"resetkeys", "%W~*"}, "writing": {"resetkeys", "%R~*"}, "the key": {"resetkeys"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := open(t, addr, user(t, addr, append(rights, rules...)...))
+			e := failure(t, func() error { return p.ForgetAll(t.Context(), []cache.Deletion{{Key: marker, Value: new("v")}})[0] })
+			if e.Class != cache.Denied || !strings.HasPrefix(e.Message, "The Redis user may not run EVAL with GET and UNLINK") {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+	p := open(t, addr, user(t, addr, rights...))
+	ok(t, p.ForgetAll(t.Context(), []cache.Deletion{{Key: marker, Value: new("v")}})[0])
+	if left := keys(t, addr); len(left) > 0 {
+		t.Errorf("%q", left)
+	}
+}
+
 func TestABatchTellsWhichKeysTheUserMayNotTouch(t *testing.T) {
 	server := redistest.Start(t)
 	ok(t, server.Client(t).ACLSetUser(t.Context(), "app", "on", ">"+marker, "+@all", "~"+prefix+"*1").Err())
@@ -162,6 +329,9 @@ func TestABatchStopsWhenTheServerIsOutOfMemory(t *testing.T) {
 	// What frees memory, or needs none, still works.
 	if seen := p.Observe(ctx, looks); seen[0].Err != nil {
 		t.Error(seen[0].Err)
+	}
+	if err := p.ForgetAll(ctx, []cache.Deletion{{Key: "k", Value: new("v")}})[0]; err != nil {
+		t.Error(err)
 	}
 	if errs := p.ForgetAll(ctx, deletions(append(names, "k")...)); failed(errs) > 0 {
 		t.Errorf("%d errors", failed(errs))

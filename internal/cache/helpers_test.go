@@ -80,7 +80,22 @@ var operations = map[string]func(context.Context, *cache.Pool) error{
 	"put all": func(ctx context.Context, p *cache.Pool) error {
 		return p.PutAll(ctx, []cache.Write{{Key: marker, Value: marker}})[0]
 	},
+	"put if absent": func(ctx context.Context, p *cache.Pool) error {
+		return p.PutAll(ctx, []cache.Write{{Key: marker, Value: marker, IfAbsent: true}})[0]
+	},
 	"forget all": func(ctx context.Context, p *cache.Pool) error { return p.ForgetAll(ctx, deletions(marker))[0] },
+	"forget a value": func(ctx context.Context, p *cache.Pool) error {
+		return p.ForgetAll(ctx, []cache.Deletion{{Key: marker, Value: new(marker)}})[0]
+	},
+	"forget a marker": func(ctx context.Context, p *cache.Pool) error {
+		return p.ForgetAll(ctx, []cache.Deletion{{Key: marker, Counter: marker}})[0]
+	},
+	"increment all": func(ctx context.Context, p *cache.Pool) error {
+		return p.IncrementAll(ctx, []cache.Increment{{Key: marker, ID: marker, By: 1, RunID: marker}})[0].Err
+	},
+	"watch": func(ctx context.Context, p *cache.Pool) error {
+		return p.Watch(ctx, cache.Listener{Began: func(cache.Detection) {}, Changed: func([]string) {}, Flushed: func() {}})
+	},
 	"forget named": func(ctx context.Context, p *cache.Pool) error {
 		_, err := p.ForgetNamed(ctx, []string{marker}, cache.ScanOptions{})
 		return err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -36,16 +37,20 @@ type Sum struct {
 }
 
 // incrementOnce increments KEYS[1] and notes so in KEYS[2], the marker: "<generation> <value> <run id>". All or nothing
-// of it happens. Numbers stay text, since Lua's lose digits beyond 2^53. INCRBY comes first, since it alone can fail:
-// memory is checked before a script begins.
+// of it happens: INCRBY comes first, since the server checks memory and the like before the first write, and what it
+// checks with each, whether the user may do it, is tried before with commands that do nothing. Numbers stay text, since
+// Lua's lose digits beyond 2^53.
 const incrementOnce = `
-local generation, value, run = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (-?%d+) (.*)$')
+local marker = redis.call('GET', KEYS[2])
+local generation, value, run = string.match(marker or '', '^(%d+) (-?%d+) (.*)$')
 if run == ARGV[1] then return value end
 if generation and tonumber(generation) > tonumber(ARGV[2]) then return redis.error_reply('` + staleReply + `') end
-local created = redis.call('EXISTS', KEYS[1]) == 0
+local expires = ARGV[4] ~= '0' and redis.call('EXISTS', KEYS[1]) == 0
+if expires then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+redis.call('SET', KEYS[2], '', marker and 'NX' or 'XX')
 local sum = redis.pcall('INCRBY', KEYS[1], ARGV[3])
 if type(sum) == 'table' and sum.err then return sum end
-if created and ARGV[4] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+if expires then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 value = redis.call('GET', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[2] .. ' ' .. value .. ' ' .. ARGV[1])
 return value`
@@ -67,6 +72,9 @@ func (p *Pool) IncrementAll(ctx context.Context, increments []Increment) []Sum {
 	sums := make([]Sum, len(commands))
 	for i, c := range commands {
 		value, err := c.Int64()
+		if c.Err() == nil && err != nil { // not from INCRBY: somebody has edited the marker
+			err = &Error{Class: Key, Reason: ReasonNotAnInteger, Message: "The counter's marker does not hold an integer"}
+		}
 		sums[i] = Sum{Value: value, Err: wrap("EVAL with GET, EXISTS, INCRBY, PEXPIRE and SET", err)}
 	}
 	return sums
@@ -80,13 +88,21 @@ func marker(name, id string) string {
 		return prefix + "{" + tag + "}:" + id
 	}
 	// A name without a tag, but with a brace that would end the marker's tag too soon: another tag of the same slot.
-	slot := hashSlot(name)
-	for n := 0; ; n++ {
-		if tag := strconv.Itoa(n); hashSlot(tag) == slot {
-			return prefix + "{" + tag + "}:" + id
+	return prefix + "{" + strconv.Itoa(slotTags()[hashSlot(name)]) + "}:" + id
+}
+
+// slotTags has the smallest number that is a tag of each slot. To search for one takes milliseconds, for all not much
+// more, once.
+var slotTags = sync.OnceValue(func() map[uint16]int {
+	tags := make(map[uint16]int, slots)
+	for n := 0; len(tags) < slots; n++ {
+		slot := hashSlot(strconv.Itoa(n))
+		if _, ok := tags[slot]; !ok {
+			tags[slot] = n
 		}
 	}
-}
+	return tags
+})
 
 // hashTag is the part of a name that decides on its slot: between the first { and the first } behind it unless nothing
 // is there, or else all of it. See https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags.
@@ -99,7 +115,10 @@ func hashTag(name string) string {
 	return name
 }
 
-// hashSlot of a name in a cluster: CRC16 (XMODEM) of its tag, modulo 16384.
+// slots of a cluster.
+const slots = 16384
+
+// hashSlot of a name in a cluster: CRC16 (XMODEM) of its tag, modulo the number of slots.
 func hashSlot(name string) uint16 {
 	var crc uint16
 	for _, b := range []byte(hashTag(name)) {
@@ -111,5 +130,5 @@ func hashSlot(name string) uint16 {
 			}
 		}
 	}
-	return crc % 16384
+	return crc % slots
 }

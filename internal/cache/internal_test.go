@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -196,4 +197,53 @@ func TestAConnectionsFailureIsDescribedWithoutAddresses(t *testing.T) {
 	if err := wrap("GET", nil); err != nil {
 		t.Errorf("no error becomes %v", err)
 	}
+}
+
+// The examples of https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags, and what a
+// server says of them with CLUSTER KEYSLOT.
+func TestHashSlots(t *testing.T) {
+	for name, tc := range map[string]struct {
+		tag  string
+		slot uint16
+	}{
+		"123456789":            {"123456789", 12739},
+		"foo":                  {"foo", 12182},
+		"{user1000}.following": {"user1000", 3443},
+		"{user1000}.followers": {"user1000", 3443},
+		"foo{}{bar}":           {"foo{}{bar}", 8363},
+		"foo{{bar}}zap":        {"{bar", 4015},
+		"foo{bar}{zap}":        {"bar", 5061},
+		"foo{bar":              {"foo{bar", 15278},
+		"foo}{bar":             {"foo}{bar", 7624},
+		"foo}bar":              {"foo}bar", 7223},
+		"":                     {"", 0},
+		"{}":                   {"{}", 15257},
+		"\xff\x00":             {"\xff\x00", 1023},
+	} {
+		if tag, slot := hashTag(name), hashSlot(name); tag != tc.tag || slot != tc.slot {
+			t.Errorf("%q has the tag %q and slot %d, want %q and %d", name, tag, slot, tc.tag, tc.slot)
+		}
+	}
+}
+
+func TestMarkers(t *testing.T) {
+	for name, want := range map[string]string{
+		"a:b":    "cachewright:counter:{a:b}:id",
+		"a:{b}c": "cachewright:counter:{b}:id",
+		"a{b":    "cachewright:counter:{a{b}:id",
+		"a}b":    "cachewright:counter:{20658}:id", // another tag of the slot
+	} {
+		if got := marker(name, "id"); got != want {
+			t.Errorf("the marker of %q is %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestMarkersShareTheSlotOfTheirCounter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.StringOfN(rapid.RuneFrom([]rune("{}ab:ü\x00")), 1, 8, -1).Draw(t, "name")
+		if got := marker(name, "id"); hashSlot(got) != hashSlot(name) || !strings.HasPrefix(got, "cachewright:counter:{") || !strings.HasSuffix(got, "}:id") {
+			t.Errorf("the marker of %q is %q", name, got)
+		}
+	})
 }

@@ -137,7 +137,9 @@ func (p *Pool) watch(ctx context.Context, l Listener, how Detection) error {
 }
 
 func (w *watch) run(ctx context.Context) error {
-	if err := w.news.Ping(ctx); err != nil { // it dials, and nobody else: whoever did so later might not be closed
+	deadline, cancel := w.pool.deadline(ctx)
+	defer cancel()
+	if err := w.news.Ping(deadline); err != nil { // it dials, and nobody else: whoever did so later might not be closed
 		return wrap("CLIENT TRACKING", err)
 	}
 	w.receiving.Go(func() { w.receive(ctx) })
@@ -313,6 +315,9 @@ func (r *reader) track(ctx context.Context, to int64) error {
 func (r *reader) pipelined(ctx context.Context, queue func(redis.Pipeliner) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if ctx.Err() != nil { // so nothing would be sent, and nothing breaks
+		return wrap("PING", ctx.Err())
+	}
 	ctx, cancel := r.pool.deadline(ctx)
 	defer cancel()
 	commands, _ := r.conn.Pipelined(ctx, queue)
@@ -325,9 +330,12 @@ func (r *reader) pipelined(ctx context.Context, queue func(redis.Pipeliner) erro
 	return err
 }
 
+// close the connection under whoever waits for an answer.
 func (r *reader) close() {
-	_ = r.conn.Close()
 	_ = r.client.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_ = r.conn.Close()
 }
 
 // single are the options of a client with one connection of its own.

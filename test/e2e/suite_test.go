@@ -5,13 +5,19 @@
 package e2e_test
 
 import (
+	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -164,9 +170,16 @@ func (m *manager) kill() { m.end(syscall.SIGKILL) }
 func (m *manager) stop() { m.end(syscall.SIGTERM) }
 
 func (m *manager) end(signal syscall.Signal) {
-	_ = m.process.Process.Signal(signal)
+	m.signal(signal)
 	<-m.exited
 }
+
+// freeze the operator where it is, until it thaws. It cannot notice.
+func (m *manager) freeze() { m.signal(syscall.SIGSTOP) }
+
+func (m *manager) thaw() { m.signal(syscall.SIGCONT) }
+
+func (m *manager) signal(signal syscall.Signal) { _ = m.process.Process.Signal(signal) }
 
 func (m *manager) logged() string {
 	text, err := os.ReadFile(m.log)
@@ -199,6 +212,131 @@ func flushIn(namespace, name string) *v1alpha1.CacheFlush {
 	return &v1alpha1.CacheFlush{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
 		Spec:       v1alpha1.CacheFlushSpec{PoolRef: v1alpha1.PoolReference{Name: "main"}},
+	}
+}
+
+// entryIn makes a CacheEntry of pool main whose key is its name, and whose value that of the key.
+func entryIn(namespace, name string) *v1alpha1.CacheEntry {
+	return &v1alpha1.CacheEntry{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
+		Spec: v1alpha1.CacheEntrySpec{
+			PoolRef: v1alpha1.PoolReference{Name: "main"}, Key: name, Value: new("value of " + name), Forever: new(true),
+		},
+	}
+}
+
+// entriesIn a namespace, as the API server has them now.
+func entriesIn(t *testing.T, g Gomega, namespace string) []v1alpha1.CacheEntry {
+	t.Helper()
+	var list v1alpha1.CacheEntryList
+	g.Expect(k8s.List(t.Context(), &list, client.InNamespace(namespace))).To(Succeed())
+	return list.Items
+}
+
+// isReady says whether the status shows that an entry is as its spec wants it.
+func isReady(e *v1alpha1.CacheEntry) bool {
+	ready := apimeta.FindStatusCondition(e.Status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && ready.Status == metav1.ConditionTrue && ready.ObservedGeneration == e.Generation
+}
+
+// all does something for each number below n, some at a time, and waits for the end.
+func all(n int, do func(int)) {
+	var work sync.WaitGroup
+	next := make(chan int)
+	for range 16 {
+		work.Go(func() {
+			for i := range next {
+				do(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	work.Wait()
+}
+
+// pause for a time that matters to what is tested.
+func pause(t *testing.T, d time.Duration) {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
+
+// chance is a source of random numbers that the variable SEED repeats.
+func chance(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if text := os.Getenv("SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// audit is what the API server has noted since some time.
+type audit struct {
+	t    *testing.T
+	from int64
+}
+
+// auditFromNow begins to look at what the API server notes.
+func auditFromNow(t *testing.T) *audit {
+	t.Helper()
+	info, err := os.Stat(auditLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &audit{t: t, from: info.Size()}
+}
+
+// writes of operators to objects in a namespace, as "verb resource name".
+func (a *audit) writes(namespace string) []string {
+	a.t.Helper()
+	file, err := os.Open(auditLog)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	if _, err := file.Seek(a.from, io.SeekStart); err != nil {
+		a.t.Fatal(err)
+	}
+	found := []string{}
+	for lines := bufio.NewReader(file); ; {
+		line, err := lines.ReadBytes('\n')
+		if err != nil { // the last line is still being written
+			return found
+		}
+		var e struct {
+			Verb      string `json:"verb"`
+			UserAgent string `json:"userAgent"`
+			ObjectRef struct {
+				Namespace   string `json:"namespace"`
+				Resource    string `json:"resource"`
+				Name        string `json:"name"`
+				Subresource string `json:"subresource"`
+			} `json:"objectRef"`
+		}
+		if err := json.Unmarshal(line, &e); err != nil {
+			a.t.Fatal(err)
+		}
+		o := e.ObjectRef
+		if o.Namespace != namespace || !strings.HasPrefix(e.UserAgent, filepath.Base(binary)+"/") {
+			continue
+		}
+		switch e.Verb {
+		case "get", "list", "watch":
+		default:
+			found = append(found, strings.Join([]string{e.Verb, strings.TrimSuffix(o.Resource+"/"+o.Subresource, "/"), o.Name}, " "))
+		}
 	}
 }
 
