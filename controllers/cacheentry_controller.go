@@ -108,7 +108,12 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 	}
 	claimed := r.claims.At(places(near, pool.EffectiveKeyPrefix()+entry.Spec.Key)...)
 	switch {
-	case len(claimed) == 0 || claimed[0].UID == entry.UID:
+	case len(claimed) == 0:
+		return nil
+	case claimed[0].UID == entry.UID:
+		for _, younger := range claimed[1:] { // which may have held the key until now, and not know yet
+			r.registry.Drop(younger.Entry)
+		}
 		return nil
 	case claimed[0].Entry.Namespace == entry.Namespace:
 		return status.Stalled(v1alpha1.ReasonKeyConflict, "CacheEntry %q is older and declares the same key", claimed[0].Entry.Name)

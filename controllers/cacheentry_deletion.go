@@ -142,21 +142,21 @@ func retains(entry *v1alpha1.CacheEntry) bool {
 }
 
 // digests of the values that the entry may have written last to a location: nil when it may delete whatever is there.
-// Of a Secret only the present content is known.
+// Of a Secret only the present content is known. Once that may have been written, there are no other digests.
 func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) ([]string, error) {
 	if p := entry.EffectivePolicy(); p != v1alpha1.PolicyEnsurePresent && p != v1alpha1.PolicyWriteOnChange {
 		return nil, nil
 	}
-	if from := entry.Spec.ValueFrom; from != nil && from.SecretKeyRef != nil {
-		c, err := r.content(ctx, entry)
-		if _, ok := errors.AsType[*status.Verdict](err); ok {
-			return []string{}, nil
-		}
-		return []string{c.identity}, err
-	}
 	digests := []string{l.Digest}
 	if entry.Status.Pool == l.Pool.Namespace+"/"+l.Pool.Name && entry.Status.Key == pool.EffectiveKeyPrefix()+l.Key {
 		digests = append(digests, entry.Status.WrittenDigest)
+	}
+	if from := entry.Spec.ValueFrom; from != nil && from.SecretKeyRef != nil {
+		c, err := r.content(ctx, entry)
+		if _, ok := errors.AsType[*status.Verdict](err); ok {
+			return digests, nil
+		}
+		return append(digests, c.identity), err
 	}
 	return digests, nil
 }
@@ -178,7 +178,8 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 	}
 	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", pool.Name)
 	live, ok := r.registry.Get(name)
-	if ok && live.Gate >= keeper.DeletionsOnly {
+	serves := ok && live.Gate >= keeper.DeletionsOnly
+	if serves {
 		outcome, done := live.Keeper.Forget(ctx, id, f)
 		switch {
 		case done && outcome.Err == nil:
@@ -190,8 +191,10 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 		default:
 			waiting = status.Progressing("The key is being deleted")
 		}
+	} else { // once it serves, this is decided anew
+		r.registry.Abandon(name, id, l.Key)
 	}
-	if !r.hopeless(entry, pool, ok && live.Gate >= keeper.DeletionsOnly) {
+	if !r.hopeless(entry, pool, serves) {
 		return "", waiting.In(deletionRetry)
 	}
 	r.registry.Abandon(name, id, l.Key)

@@ -223,6 +223,17 @@ func TestAConnectedPoolNoticesThatItsServerHasGone(t *testing.T) {
 	w.says(p, "Connected")
 }
 
+// Nobody reads or writes a key, and no look is due: it is the events from the server that break off.
+func TestAPoolThatNobodyUsesNoticesAtOnceThatItsServerHasGone(t *testing.T) {
+	w, s := newRealWorld(t)
+	p := w.ready(seldom)
+	w.Eventually(func() v1alpha1.ChangeDetection { w.reload(p); return p.Status.Server.ChangeDetection }).Should(Equal(v1alpha1.DetectionTracking))
+	s.Stop()
+	w.becomes(p, waits("ConnectionFailed"))
+	s.Restart()
+	w.becomes(p, connected)
+}
+
 // A restart between two probes leaves dead connections, which have nothing to do with credentials.
 func TestARestartIsNotTakenForWrongCredentials(t *testing.T) {
 	w, s := newRealWorld(t)

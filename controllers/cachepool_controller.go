@@ -97,15 +97,14 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	request := reconcile.Request{NamespacedName: name}
 	id := pools.Identity{Name: name, UID: pool.UID, Generation: pool.Generation}
 	options, secretVersion, err := r.options(ctx, pool)
+	if r.requests.isNew(pool) {
+		r.registry.Unpause(name)
+		period = 0 // all keys are looked at now
+	}
 	live, _ := r.registry.Get(name)
 	pause, failure := r.registry.Pause(name)
-	requested := r.requests.isNew(pool)
-	if pause > 0 && live.Uses(options) && !requested {
+	if pause > 0 && live.Uses(options) {
 		return explain(failure).In(pause)
-	}
-	due := period
-	if requested {
-		due = 0
 	}
 	moved := false
 	if err == nil {
@@ -120,12 +119,12 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	switch {
 	case err == nil:
 		r.backoff.Forget(request)
-		r.registry.Verify(name, due)
-		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(period, jitter)).
+		r.registry.Verify(name, period)
+		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter)).
 			Also(func() { publish(pool, live, secretVersion) })
 	case live.Outlives(id, options) && pause == 0 && r.registry.Check(ctx, name) == nil:
 		// What worked goes on working. Where the spec is the same, it is a Secret that has changed for the worse.
-		r.registry.Verify(name, due)
+		r.registry.Verify(name, period)
 		verdict := explain(err)
 		if live.Serves(id) {
 			verdict = status.Ready(v1alpha1.ReasonConnected, "Connected with the previous credentials, since the new ones do not work: %s", verdict.Message)

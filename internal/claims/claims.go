@@ -44,6 +44,10 @@ func older(a, b Claim) int {
 
 // Index of all claims.
 type Index struct {
+	// Left, if it is set, is called when an entry ceases to claim what it did, before anybody can see that: whoever
+	// claims it next must not find the entry still at work there.
+	Left func(entry types.NamespacedName)
+
 	mu      sync.RWMutex
 	byEntry map[types.NamespacedName]Claim
 	byPlace map[Place][]Claim
@@ -83,6 +87,9 @@ func (x *Index) Delete(entry types.NamespacedName) (changed []Place) {
 }
 
 func (x *Index) remove(c Claim) Place {
+	if x.Left != nil {
+		x.Left(c.Entry)
+	}
 	rest := slices.DeleteFunc(slices.Clone(x.byPlace[c.Place]), func(o Claim) bool { return o.Entry == c.Entry })
 	if x.byPlace[c.Place] = rest; len(rest) == 0 {
 		delete(x.byPlace, c.Place)

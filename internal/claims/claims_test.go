@@ -73,6 +73,33 @@ func TestARecreatedEntryIsAnotherClaim(t *testing.T) {
 	}
 }
 
+// Whoever claims a key next must not find the one who has left still at work there.
+func TestWhoeverLeavesIsToldBeforeAnybodyCanSeeIt(t *testing.T) {
+	x, left := NewIndex(), []string{}
+	x.Left = func(entry types.NamespacedName) { left = append(left, entry.Name) }
+	place := Place{Pool: named("ns", "main"), Key: "k"}
+	claim := Claim{Place: place, Entry: named("ns", "a"), UID: "1", Created: start}
+	moved, observing := claim, claim
+	moved.Key = "elsewhere"
+	observing.Observes = true
+	for i, step := range []struct {
+		do   func()
+		left int
+	}{
+		{func() { x.Set(claim) }, 0},
+		{func() { x.Set(claim) }, 0},
+		{func() { x.Set(moved) }, 1},
+		{func() { x.Set(observing) }, 2},
+		{func() { x.Delete(claim.Entry) }, 3},
+		{func() { x.Delete(claim.Entry) }, 3},
+	} {
+		step.do()
+		if len(left) != step.left {
+			t.Fatalf("step %d: %v have left", i, left)
+		}
+	}
+}
+
 // Whatever happens to entries, the index says of every place what a list of all claims says.
 func TestTheIndexIsAListOfClaims(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -76,6 +76,7 @@ func (k *Keeper) watchServer(ctx context.Context) {
 			k.pause(ctx, wait.Jitter(pollingTime, 0.1))
 		case stopped: // another pool is used, or none
 		default:
+			k.detect("") // the owner finds out whether the server is there at all
 			if pause = min(2*pause, maxWatchPause); k.clock.Since(began) >= steady {
 				pause = watchPause
 			}
@@ -90,6 +91,10 @@ func (k *Keeper) beginSession(ctx context.Context) (context.Context, context.Can
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.watch.end = end
+	select {
+	case <-k.watch.used: // it is used from now on
+	default:
+	}
 	if k.gate != Open {
 		end(nil)
 		return session, end, nil
@@ -160,8 +165,8 @@ type burst struct {
 const (
 	// burstGap is the time without a change that ends a burst.
 	burstGap = time.Second
-	// atOnce is how many changes of a burst are looked at at once: one by somebody, and one of our own that puts it
-	// right, some times over.
+	// atOnce is how many changes of a burst are looked at without delay: one by somebody, and one of our own that
+	// puts it right, some times over.
 	atOnce = 8
 )
 
@@ -172,7 +177,8 @@ func (b *burst) delay(now time.Time) time.Duration {
 		b.count = 0
 	}
 	b.last = now
-	if b.count++; b.count <= atOnce {
+	b.count++
+	if b.count <= atOnce {
 		return 0
 	}
 	return min(burstGap, time.Millisecond<<min(b.count-atOnce, 10))
@@ -184,7 +190,8 @@ func (k *Keeper) idle(now time.Time) {
 	if now.Sub(w.idleFrom) > idlePeriod {
 		w.idle, w.idleFrom = 0, now
 	}
-	if w.idle++; w.idle > idleBase+idleFactor*len(k.items) {
+	w.idle++
+	if w.idle > idleBase+idleFactor*len(k.items) {
 		w.end(errNoisy)
 	}
 }

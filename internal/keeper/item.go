@@ -39,12 +39,30 @@ type Counter struct {
 	By         int64
 	RunID      string
 	Generation int64
+	// Sum is what it came to, if the history says that it is done.
+	Sum int64
+}
+
+// by how much, which counts only as long as that is not done.
+func (c *Counter) by() int64 {
+	if c == nil {
+		return 0
+	}
+	return c.By
 }
 
 // same says whether there is nothing new to look at.
 func (d Declaration) same(o Declaration) bool {
 	return d.Key == o.Key && d.Digest == o.Digest && d.TTL == o.TTL && d.Policy == o.Policy && d.Requested == o.Requested &&
-		d.History.Recorded == o.History.Recorded
+		d.History.Recorded == o.History.Recorded && d.Counter.by() == o.Counter.by()
+}
+
+// followedBy another value says what is known of that: the status may not know yet of this one, which came in between.
+func (d Declaration) followedBy(next Declaration) plan.History {
+	if next.Key == d.Key && next.Counter == nil {
+		return plan.History{Recorded: next.History.Recorded}
+	}
+	return next.History
 }
 
 // Forgetting is what is to be deleted of what an entry has written.
@@ -57,6 +75,12 @@ type Forgetting struct {
 	OnlyDigests []string
 	// Counter, if it is set, is the ID of the counter whose marker goes too.
 	Counter string
+}
+
+// same says whether there is nothing new to do. No digests means another thing than none to be minded.
+func (f Forgetting) same(o Forgetting) bool {
+	return f.Key == o.Key && f.KeepKey == o.KeepKey && f.Counter == o.Counter &&
+		(f.OnlyDigests == nil) == (o.OnlyDigests == nil) && slices.Equal(f.OnlyDigests, o.OnlyDigests)
 }
 
 // nothing says whether nothing is to be deleted.
@@ -131,6 +155,8 @@ type item struct {
 	stored  bool
 	written time.Time
 	history plan.History
+	// sum of a counter, once history says that it is incremented.
+	sum int64
 	// deadline is when the key runs out if nobody touches it; zero: it does not.
 	deadline time.Time
 	// contest is used by Run only; contested is what the metrics tell of it.
@@ -162,6 +188,17 @@ func (it *item) once() (plan.State, bool) {
 	default:
 		return plan.Written, true
 	}
+}
+
+// learn what its owner knows of the declared value; anew says that it is another than before, or in another place.
+func (it *item) learn(d Declaration, known *Outcome, anew bool) {
+	if anew {
+		it.stored, it.written, it.history, it.sum = known != nil && holds(known.State), time.Time{}, d.History, 0
+		if d.Counter != nil {
+			it.sum = d.Counter.Sum
+		}
+	}
+	it.history.Recorded, it.history.Written = d.History.Recorded, it.history.Written || d.History.Written
 }
 
 // conclude sets the outcome, and lets those go on who wait for the first.

@@ -30,7 +30,8 @@ const (
 type Owner struct {
 	// Changed : the outcome of an entry is another than its owner last saw.
 	Changed func(entry types.NamespacedName)
-	// Detects : how changes by others are noticed has been found out, or is another than before.
+	// Detects : how changes by others are noticed has been found out, or is another than before. It is empty when they
+	// are not, since a connection broke.
 	Detects func(Detection)
 	// Unavailable : the pool failed; the keeper waits for Use.
 	Unavailable func(error)
@@ -94,6 +95,10 @@ func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaratio
 			return *known, true
 		}
 	}
+	if it.outcome == nil && it.seen != nil { // it is not looked at yet, and the status still tells
+		defer k.mu.Unlock()
+		return *it.seen, true
+	}
 	return k.await(ctx, it)
 }
 
@@ -101,18 +106,18 @@ func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaratio
 func (k *Keeper) declare(id types.NamespacedName, d Declaration, known *Outcome) *item {
 	it := k.items[itemKey{entry: id}]
 	anew := it == nil || it.decl.Digest != d.Digest || it.decl.Key != d.Key
+	if anew && it != nil {
+		d.History = it.decl.followedBy(d)
+	}
 	it = k.renew(itemKey{entry: id}, d, Forgetting{})
 	k.unforget(id, d.Key)
-	if anew {
-		it.stored, it.written, it.history = known != nil && holds(known.State), time.Time{}, d.History
-	}
-	it.history.Recorded = d.History.Recorded
+	it.learn(d, known, anew)
 	it.because = declared
 	it.spread = float64(maphash.String(k.seed, d.Key)>>11) / (1 << 53)
 	state, once := it.once()
 	switch {
 	case once && known == nil:
-		it.conclude(Outcome{State: state})
+		it.conclude(Outcome{State: state, Written: it.written, Sum: it.sum})
 	case once:
 		it.seen = known
 		it.conclude(*known)
@@ -141,6 +146,10 @@ func (k *Keeper) Forget(ctx context.Context, id types.NamespacedName, f Forgetti
 	}
 	name := itemKey{entry: id, forget: f.Key}
 	it := k.items[name]
+	if it != nil && !it.forgetting.same(f) { // what was asked for before is not to happen any more
+		k.drop(it)
+		it = nil
+	}
 	if it == nil || it.seen != nil { // new, or it failed the last time
 		it = k.renew(name, Declaration{Key: f.Key}, f)
 		k.deletions = append(k.deletions, it)

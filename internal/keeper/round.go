@@ -133,7 +133,7 @@ func (r *round) work(ctx context.Context) {
 	var deletions deletions
 	for i, seen := range r.pool.Observe(ctx, looks) {
 		t := looked[i]
-		t.left, t.err = seen.TTL, seen.Err
+		t.left, t.err = lives(seen), seen.Err
 		switch {
 		case t.err != nil:
 		case t.item.forget != "":
@@ -149,6 +149,14 @@ func (r *round) work(ctx context.Context) {
 		_, err := r.pool.Has(ctx, r.tasks[0].decl.Key)
 		r.answers = err == nil
 	}
+}
+
+// lives says how long a key lives on. In its last millisecond, the server says 0, as if it were not there.
+func lives(seen cache.Observation) time.Duration {
+	if seen.Exists && seen.TTL == 0 {
+		return time.Millisecond
+	}
+	return seen.TTL
 }
 
 func (t *task) look() cache.Look {

@@ -220,6 +220,15 @@ func (r *Registry) Pause(name types.NamespacedName) (time.Duration, error) {
 	return 0, nil
 }
 
+// Unpause a pool: it is to be tried now.
+func (r *Registry) Unpause(name types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.live[name]; p != nil {
+		p.notBefore = time.Time{}
+	}
+}
+
 // Close the gate of a pool: nothing is read or written until the next Connect.
 func (r *Registry) Close(name types.NamespacedName) {
 	r.mu.Lock()
