@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -30,6 +29,8 @@ const (
 	deletionPatience = 5 * time.Minute
 	// deletionRetry is the time between two attempts to delete a key.
 	deletionRetry = 5 * time.Second
+	// heirPatience is how long a deletion waits for the entry that the key passes on to, looking every heirDelay.
+	heirPatience, heirDelay = 10 * time.Second, 100 * time.Millisecond
 )
 
 // leave the locations that the entry has moved away from, now that the new one is written. What cannot be deleted
@@ -100,40 +101,50 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 // abandonAll gives up every deletion that was asked for: the keys are to stay.
 func (r *cacheEntryReconciler) abandonAll(entry *v1alpha1.CacheEntry) {
 	for _, l := range recordOf(entry) {
-		r.registry.Abandon(types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name}, client.ObjectKeyFromObject(entry), l.Key)
+		r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key)
 	}
 }
 
 // release one location: its key is deleted, or it stays for a reason. A note says so when somebody should know.
 func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (note string, err error) {
-	name, id := types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name}, client.ObjectKeyFromObject(entry)
-	pool := &v1alpha1.CachePool{}
-	err = r.Get(ctx, name, pool)
-	gone := apierrors.IsNotFound(err) || pool.Namespace != entry.Namespace || l.Pool.UID != "" && l.Pool.UID != pool.UID
-	fullName := pool.EffectiveKeyPrefix() + l.Key
-	if client.IgnoreNotFound(err) != nil {
+	pool, err := r.poolAt(ctx, entry, l)
+	if err != nil {
 		return "", err
 	}
 	if !r.pools.synced() {
 		return "", status.Silent(startupDelay)
 	}
-	f := keeper.Forgetting{Key: l.Key, KeepKey: retains(entry) || r.declaredElsewhere(ctx, entry, claims.Place{Pool: name, Key: l.Key})}
+	heir := r.heir(ctx, entry, l)
+	if heir != nil && !r.settled(ctx, entry, heir) {
+		return "", status.Silent(heirDelay)
+	}
+	f := keeper.Forgetting{Key: l.Key, KeepKey: heir != nil || retains(entry)}
 	if entry.Spec.Counter != nil {
 		f.Counter = string(entry.UID)
 	}
 	switch {
-	case f.KeepKey && f.Counter == "":
-	case gone:
+	case f.Nothing():
+	case pool == nil:
 		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name)
 	case entry.Spec.Suspend:
-		note = fmt.Sprintf("Key %q stays in Redis, since the entry is suspended", fullName)
+		note = fmt.Sprintf("Key %q stays in Redis, since the entry is suspended", pool.EffectiveKeyPrefix()+l.Key)
 	case pool.Spec.Suspend:
-		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is suspended", fullName, pool.Name)
+		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is suspended", pool.EffectiveKeyPrefix()+l.Key, pool.Name)
 	default:
 		return r.deleteKey(ctx, entry, pool, l, f)
 	}
-	r.registry.Abandon(name, id, l.Key) // a deletion that was asked for before
+	r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key) // a deletion that was asked for before
 	return note, nil
+}
+
+// poolAt finds the pool of a location; nil when it is gone.
+func (r *cacheEntryReconciler) poolAt(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (*v1alpha1.CachePool, error) {
+	pool := &v1alpha1.CachePool{}
+	err := r.Get(ctx, l.pool(), pool)
+	if apierrors.IsNotFound(err) || err == nil && (pool.Namespace != entry.Namespace || l.Pool.UID != "" && l.Pool.UID != pool.UID) {
+		return nil, nil //nolint:nilnil // no pool is an answer
+	}
+	return pool, err
 }
 
 // retains says whether the entry leaves its key when it goes.
@@ -161,44 +172,62 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 	return digests, nil
 }
 
-// declaredElsewhere says whether a key, by whatever name, is declared by another entry, or by this one where it is now.
-func (r *cacheEntryReconciler) declaredElsewhere(ctx context.Context, entry *v1alpha1.CacheEntry, p claims.Place) bool {
-	return slices.ContainsFunc(r.claims.At(r.pools.equivalents(ctx, p)...), func(c claims.Claim) bool {
+// heir is the claim on a key, by whatever name, of another entry, or of this one where it is now; nil if there is none.
+func (r *cacheEntryReconciler) heir(ctx context.Context, entry *v1alpha1.CacheEntry, l location) *claims.Claim {
+	claimed := r.claims.At(r.pools.equivalents(ctx, claims.Place{Pool: l.pool(), Key: l.Key})...)
+	i := slices.IndexFunc(claimed, func(c claims.Claim) bool {
 		return c.UID != entry.UID || entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place
 	})
+	if i < 0 {
+		return nil
+	}
+	return &claimed[i]
+}
+
+// settled says whether an heir has put the key on record, so that it will not go without deleting it. One that never will
+// is not waited for, nor any for long.
+func (r *cacheEntryReconciler) settled(ctx context.Context, entry *v1alpha1.CacheEntry, heir *claims.Claim) bool {
+	if heir.UID == entry.UID || entry.DeletionTimestamp.IsZero() || r.clock.Since(entry.DeletionTimestamp.Time) > heirPatience {
+		return true
+	}
+	other := &v1alpha1.CacheEntry{}
+	if err := r.Get(ctx, heir.Entry, other); err != nil {
+		return false // it has just gone, or else that is soon known
+	}
+	return !recordable(other) || other.Spec.Suspend || other.EffectivePolicy() == v1alpha1.PolicyEnsurePresent ||
+		slices.ContainsFunc(recordOf(other), func(l location) bool { return l.pool() == heir.Pool && l.Key == heir.Key })
 }
 
 // deleteKey through the keeper. It gives up on a pool that cannot serve after a while, or at once when that is being
 // deleted too, so that no deletion hangs.
 func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location, f keeper.Forgetting) (note string, err error) {
-	name, id := client.ObjectKeyFromObject(pool), client.ObjectKeyFromObject(entry)
 	fullName := pool.EffectiveKeyPrefix() + l.Key
 	if f.OnlyDigests, err = r.digests(ctx, entry, pool, l); err != nil {
 		return "", err
 	}
 	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", pool.Name)
-	live, ok := r.registry.Get(name)
+	live, ok := r.registry.Get(l.pool())
 	serves := ok && live.Gate >= keeper.DeletionsOnly
 	if serves {
-		outcome, done := live.Keeper.Forget(ctx, id, f)
-		switch {
-		case done && outcome.Err == nil:
-			return "", nil
-		case done && errors.Is(outcome.Err, cache.ErrChanged):
-			return fmt.Sprintf("Key %q stays in Redis, since it does not hold what the entry is known to have written last", fullName), nil
-		case done:
-			waiting = status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be deleted yet: %s", refusal(outcome.Err).Message)
-		default:
+		switch outcome, done := live.Keeper.Forget(ctx, client.ObjectKeyFromObject(entry), f); {
+		case !done:
 			waiting = status.Progressing("The key is being deleted")
+		case outcome.Err == nil:
+			return "", nil
+		case errors.Is(outcome.Err, cache.ErrChanged):
+			return fmt.Sprintf("Key %q stays in Redis, since it does not hold what the entry is known to have written last", fullName), nil
+		default:
+			waiting = status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be deleted yet: %s", refusal(outcome.Err).Message)
 		}
-	} else { // once it serves, this is decided anew
-		r.registry.Abandon(name, id, l.Key)
 	}
-	if !r.hopeless(entry, pool, serves) {
-		return "", waiting.In(deletionRetry)
+	giveUp := r.hopeless(entry, pool, serves)
+	if giveUp || !serves { // once the pool serves, this is decided anew
+		r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key)
 	}
-	r.registry.Abandon(name, id, l.Key)
-	return fmt.Sprintf("Key %q stays in Redis, since CachePool %q cannot serve", fullName, pool.Name), nil
+	if giveUp {
+		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q cannot serve", fullName, pool.Name), nil
+	}
+	return "", waiting.In(deletionRetry)
 }
 
 // hopeless says whether to give up on a key: after a while, or at once when the pool does not serve and is being deleted
@@ -214,7 +243,7 @@ func (r *cacheEntryReconciler) hopeless(entry *v1alpha1.CacheEntry, pool *v1alph
 func (r *cacheEntryReconciler) tellLeft(ctx context.Context, entry *v1alpha1.CacheEntry, notes map[location]string) {
 	for l, note := range notes {
 		if note != "" {
-			metrics.Left(types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name})
+			metrics.Left(l.pool())
 			ctrl.LoggerFrom(ctx).Info(note)
 			r.recorder.Eventf(entry, nil, corev1.EventTypeWarning, v1alpha1.ReasonReleased, "Delete", "%s", note)
 		}

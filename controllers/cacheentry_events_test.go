@@ -153,7 +153,6 @@ func TestAServerThatLostEverythingIsWarmedAgain(t *testing.T) {
 		{"FLUSHDB", func() { w.Expect(w.redis.FlushDB(t.Context()).Err()).To(Succeed()) }},
 		{"a restart", s.Restart},
 		{"a kill", func() { s.Kill(); s.Restart() }},
-		{"another data set", func() { w.Expect(w.redis.Do(t.Context(), "swapdb", 0, 1).Err()).To(Succeed()) }},
 	} {
 		loss.do()
 		w.Eventually(func() int { return w.count(mainPrefix + "e") }).Should(Equal(keys), loss.how)

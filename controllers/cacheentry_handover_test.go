@@ -363,3 +363,23 @@ func TestAKeyPassesOnToAnEntryThatCannotWrite(t *testing.T) {
 		})
 	}
 }
+
+// Neither entry leaves the key to the other when both go.
+func TestWhenAllEntriesOfAKeyGoItIsDeleted(t *testing.T) {
+	w, _ := newRealWorld(t)
+	w.ready()
+	for i := range 10 {
+		key := fmt.Sprintf("k%d", i)
+		holder := w.entry("holder-"+key, keyed(key))
+		w.create(holder)
+		w.becomes(holder, isWarm)
+		heir := w.entry("zheir-"+key, keyed(key))
+		w.create(heir)
+		w.becomes(heir, stalls("KeyConflict"))
+		w.delete(holder)
+		w.delete(heir)
+		w.vanishes(holder)
+		w.vanishes(heir)
+		w.lacks(mainPrefix + key)
+	}
+}

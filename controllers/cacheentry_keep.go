@@ -85,32 +85,28 @@ func (t *task) declaration() keeper.Declaration {
 	return d
 }
 
-// known is what the status tells of the present declaration, if that need not be looked at before anything is said.
+// known is what the status tells of the present declaration, if that need not be looked at before anything is said. What
+// the entry writes it must have written already.
 func (t *task) known() *keeper.Outcome {
-	ready := apimeta.FindStatusCondition(t.entry.Status.Conditions, v1alpha1.ConditionReady)
-	if ready == nil || ready.ObservedGeneration != t.entry.Generation || t.entry.Status.Key != t.fullName || t.entry.Status.Pool != t.pool.name.String() {
+	s := &t.entry.Status
+	ready := apimeta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
+	if ready == nil || ready.ObservedGeneration != t.entry.Generation || s.Key != t.fullName || s.Pool != t.pool.name.String() {
 		return nil
 	}
-	o := &keeper.Outcome{State: plan.State(ready.Reason)}
-	switch o.State {
-	case plan.Matches, plan.Differs, plan.Present:
+	compares := t.entry.EffectivePolicy() == v1alpha1.PolicyEnsurePresent || t.entry.EffectivePolicy() == v1alpha1.PolicyObserve
+	switch state := plan.State(ready.Reason); state {
+	case plan.Warm, plan.Present, plan.Written, plan.Applied, plan.Matches, plan.Differs, plan.Missing:
+		if !t.written && !compares {
+			return nil
+		}
+		o := &keeper.Outcome{State: state}
+		if s.Counter != nil {
+			o.Sum = s.Counter.Value
+		}
 		return o
-	case plan.Warm, plan.Written:
-		if t.written || t.entry.EffectivePolicy() == v1alpha1.PolicyEnsurePresent {
-			return o
-		}
-	case plan.Missing:
-		if t.written || t.entry.EffectivePolicy() == v1alpha1.PolicyObserve {
-			return o
-		}
-	case plan.Applied:
-		if t.written {
-			o.Sum = t.entry.Status.Counter.Value
-			return o
-		}
-	default: // it is looked at first
+	default:
+		return nil
 	}
-	return nil
 }
 
 // says is the reason of Ready.

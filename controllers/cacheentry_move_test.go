@@ -54,7 +54,7 @@ func TestAChangedKeyIsWrittenAndTheOldOneDeleted(t *testing.T) {
 	w.lacks(mainPrefix + "old")
 	w.becomes(e, isWarm)
 	w.Expect(e.Status.Key).To(Equal(mainPrefix + "new"))
-	w.Expect(e.Annotations).To(HaveKeyWithValue(writtenAnnotation, recordAt(p, "new")))
+	w.Eventually(func() map[string]string { w.reload(e); return e.Annotations }).Should(HaveKeyWithValue(writtenAnnotation, recordAt(p, "new")))
 }
 
 func TestAChangedPoolIsWrittenAndTheOldKeyDeleted(t *testing.T) {

@@ -35,6 +35,10 @@ type locationPool struct {
 	UID       types.UID `json:"uid"`
 }
 
+func (l location) pool() types.NamespacedName {
+	return types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name}
+}
+
 // here is where the entry keeps its key now, and what it may write there.
 func (t *task) here() location {
 	l := location{

@@ -57,14 +57,6 @@ func (d Declaration) same(o Declaration) bool {
 		d.History.Recorded == o.History.Recorded && d.Counter.by() == o.Counter.by()
 }
 
-// followedBy another value says what is known of that: the status may not know yet of this one, which came in between.
-func (d Declaration) followedBy(next Declaration) plan.History {
-	if next.Key == d.Key && next.Counter == nil {
-		return plan.History{Recorded: next.History.Recorded}
-	}
-	return next.History
-}
-
 // Forgetting is what is to be deleted of what an entry has written.
 type Forgetting struct {
 	// Key without the pool's prefix. A key that holds no string stays.
@@ -83,8 +75,8 @@ func (f Forgetting) same(o Forgetting) bool {
 		(f.OnlyDigests == nil) == (o.OnlyDigests == nil) && slices.Equal(f.OnlyDigests, o.OnlyDigests)
 }
 
-// nothing says whether nothing is to be deleted.
-func (f Forgetting) nothing() bool { return f.KeepKey && f.Counter == "" }
+// Nothing says whether nothing is to be deleted.
+func (f Forgetting) Nothing() bool { return f.KeepKey && f.Counter == "" }
 
 // Outcome is what the last look at a key came to.
 type Outcome struct {
@@ -146,7 +138,7 @@ type item struct {
 	// outcome of the last look, nil before it; done is closed then.
 	outcome *Outcome
 	done    chan struct{}
-	// seen is the outcome that the owner knows of, told when he was last told, and waiting says how many calls of his
+	// seen is the outcome that the owner knows of, told when he heard of another than before, and waiting says how many calls of his
 	// wait for one.
 	seen    *Outcome
 	told    time.Time
@@ -172,6 +164,21 @@ type item struct {
 	spread     float64
 }
 
+// remember what was done for the value before it was declared as it is now.
+func (it *item) remember(before Declaration, known *Outcome) {
+	d, h := it.decl, it.decl.History
+	if before.Digest != d.Digest || before.Key != d.Key {
+		if before.Key == d.Key && d.Counter == nil {
+			h.Written, h.Lost = false, false // the status may not know yet of the value that came in between
+		}
+		it.stored, it.written, it.history, it.sum = known != nil && holds(known.State), time.Time{}, h, 0
+		if d.Counter != nil {
+			it.sum = d.Counter.Sum
+		}
+	}
+	it.history.Recorded, it.history.Written = h.Recorded, it.history.Written || h.Written
+}
+
 // once says whether there is nothing to do any more about what was to be done once, and what state that is.
 func (it *item) once() (plan.State, bool) {
 	switch {
@@ -188,17 +195,6 @@ func (it *item) once() (plan.State, bool) {
 	default:
 		return plan.Written, true
 	}
-}
-
-// learn what its owner knows of the declared value; anew says that it is another than before, or in another place.
-func (it *item) learn(d Declaration, known *Outcome, anew bool) {
-	if anew {
-		it.stored, it.written, it.history, it.sum = known != nil && holds(known.State), time.Time{}, d.History, 0
-		if d.Counter != nil {
-			it.sum = d.Counter.Sum
-		}
-	}
-	it.history.Recorded, it.history.Written = d.History.Recorded, it.history.Written || d.History.Written
 }
 
 // conclude sets the outcome, and lets those go on who wait for the first.

@@ -105,24 +105,23 @@ func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaratio
 // declare makes an item, or resets it to a new declaration.
 func (k *Keeper) declare(id types.NamespacedName, d Declaration, known *Outcome) *item {
 	it := k.items[itemKey{entry: id}]
-	anew := it == nil || it.decl.Digest != d.Digest || it.decl.Key != d.Key
-	if anew && it != nil {
-		d.History = it.decl.followedBy(d)
+	var before Declaration
+	isNew := it == nil
+	if !isNew {
+		before = it.decl
 	}
 	it = k.renew(itemKey{entry: id}, d, Forgetting{})
 	k.unforget(id, d.Key)
-	it.learn(d, known, anew)
-	it.because = declared
+	it.remember(before, known)
+	it.because, it.seen = declared, known
 	it.spread = float64(maphash.String(k.seed, d.Key)>>11) / (1 << 53)
 	state, once := it.once()
 	switch {
-	case once && known == nil:
-		it.conclude(Outcome{State: state, Written: it.written, Sum: it.sum})
-	case once:
-		it.seen = known
+	case once && known != nil:
 		it.conclude(*known)
-	case known != nil:
-		it.seen = known
+	case once:
+		it.conclude(Outcome{State: state, Written: it.written, Sum: it.sum})
+	case known != nil && isNew:
 		k.schedule(it, k.clock.Now().Add(settledDelay))
 	default:
 		k.schedule(it, urgent)
@@ -139,7 +138,7 @@ func (k *Keeper) Forget(ctx context.Context, id types.NamespacedName, f Forgetti
 		k.drop(kept)
 	}
 	f.KeepKey = f.KeepKey || k.protects(f.Key)
-	if f.nothing() {
+	if f.Nothing() {
 		k.unforget(id, f.Key)
 		k.mu.Unlock()
 		return Outcome{}, true
@@ -203,8 +202,7 @@ func (k *Keeper) await(ctx context.Context, it *item) (Outcome, bool) {
 	if it.outcome == nil {
 		return Outcome{}, false
 	}
-	it.seen = it.outcome
-	return *it.outcome, true
+	return it.tell(k.clock.Now()), true
 }
 
 // Drop forgets the declaration of an entry and leaves its key as it is.

@@ -78,7 +78,7 @@ func (k *Keeper) next() (*round, []types.NamespacedName) {
 		it.forgetting.KeepKey = it.forgetting.KeepKey || k.protects(it.decl.Key)
 		switch {
 		case k.items[it.itemKey] != it: // abandoned since
-		case it.forgetting.nothing():
+		case it.forgetting.Nothing():
 			k.drop(it)
 		default:
 			r.add(it)
@@ -195,12 +195,12 @@ func (t *task) expired(now time.Time) bool {
 func (r *round) put(ctx context.Context, tasks []*task) {
 	writes := make([]cache.Write, len(tasks))
 	for i, t := range tasks {
-		writes[i] = cache.Write{Key: t.decl.Key, Value: t.decl.Value, TTL: t.decl.TTL, IfAbsent: t.decl.Policy == plan.EnsurePresent}
+		// What was not there must still not be: it could be something that is not ours to overwrite.
+		writes[i] = cache.Write{Key: t.decl.Key, Value: t.decl.Value, TTL: t.decl.TTL, IfAbsent: t.cause == plan.Absent || t.cause == expired}
 	}
 	for i, err := range r.pool.PutAll(ctx, writes) {
 		t := tasks[i]
 		if t.again = errors.Is(err, cache.ErrExists); t.again {
-			t.state = plan.Present // as far as is known
 			continue
 		}
 		t.err, t.wrote, t.left = err, err == nil, t.decl.TTL

@@ -18,8 +18,8 @@ const (
 	retryAfter, maxRetryAfter = time.Second, 30 * time.Second
 	// observePause is the shortest time between two changes of what is told of a key that is only observed.
 	observePause = 10 * time.Second
-	// reclaim is how long after its deadline a key is looked at that has run out.
-	reclaim = 5 * time.Millisecond
+	// reclaim is how long after its deadline a key is looked at that has run out, even if that look comes early.
+	reclaim = early + 5*time.Millisecond
 )
 
 // Causes of repairs besides those of package plan.
@@ -86,25 +86,34 @@ func (k *Keeper) postpone(t *task) {
 // conclude a look, plan the next, and say whether the outcome is news to the owner.
 func (k *Keeper) conclude(r *round, t *task) bool {
 	it, now := t.item, k.clock.Now()
+	if t.again {
+		k.postpone(t)
+		return false
+	}
 	k.count(t)
+	it.note(t, now)
+	if t.err == nil && (t.wait > 0 || it.contest.On(now) && t.state == plan.Warm) {
+		t.state = plan.Contested
+	}
+	it.conclude(Outcome{State: t.state, Err: t.err, Written: it.written, Sum: t.sum})
+	k.contest(it, t.err == nil && t.state == plan.Contested)
+	k.plan(r, t, now)
+	k.verified(it)
+	return k.isNews(it, now)
+}
+
+// note what a look has found, and what was done.
+func (it *item) note(t *task, now time.Time) {
 	if t.wrote && !it.stored {
 		it.written = now
 	}
 	if t.err == nil && t.wait == 0 {
 		it.stored = it.stored || holds(t.state)
 		it.history.Written = it.history.Written || t.state == plan.Written || t.state == plan.Applied
-		it.sum = t.sum
-		it.breaks = 0
+		it.sum, it.breaks = t.sum, 0
 	}
-	if t.err == nil && (t.wait > 0 || it.contest.On(now) && t.state == plan.Warm) {
-		t.state = plan.Contested
-	}
-	it.conclude(Outcome{State: t.state, Err: t.err, Written: it.written, Sum: t.sum})
-	k.contest(it, t.err == nil && t.state == plan.Contested)
 	it.echo = t.wrote
-	k.plan(r, t, now)
-	k.verified(it)
-	return k.isNews(it, now)
+	it.deadline = time.Time{}
 }
 
 // holds says whether a key is taken to hold the declared value.
@@ -123,13 +132,19 @@ func (k *Keeper) contest(it *item, on bool) {
 	it.contested = on
 }
 
-// count repairs and renewals.
+// count repairs and renewals, and changes that were none.
 func (k *Keeper) count(t *task) {
 	it := t.item
 	switch {
-	case !t.wrote && t.event && !it.echo && t.err == nil && t.wait == 0:
+	case t.wrote && it.stored && t.decl.Counter == nil:
+		k.countRepair(t)
+	case t.event && !t.wrote && !it.echo && t.err == nil && t.wait == 0:
 		k.idle(k.clock.Now())
-	case !t.wrote || !it.stored || t.decl.Counter != nil:
+	}
+}
+
+func (k *Keeper) countRepair(t *task) {
+	switch {
 	case t.cause == plan.Renewal:
 		k.metrics.Renewals.Inc()
 	case t.because == lost && t.cause == plan.Absent:
@@ -147,42 +162,65 @@ func (k *Keeper) plan(r *round, t *task, now time.Time) {
 	if e, ok := errors.AsType[*cache.Error](t.err); !ok || e.Class != cache.Failed {
 		it.failures = 0
 	}
-	it.deadline = time.Time{}
 	if t.err == nil && t.left > 0 {
 		it.deadline = r.began.Add(t.left)
 	}
-	switch {
+	switch due, ok := t.next(r.began, it.spread); {
 	case it.forget != "":
 	case it.failures > 0:
 		it.because = max(it.because, t.because, declared) // trying again is no second repair
 		k.schedule(it, now.Add(min(maxRetryAfter, retryAfter<<min(it.failures-1, 10))))
-	case t.again:
-		k.schedule(it, urgent)
 	case t.wait > 0:
 		k.schedule(it, now.Add(t.wait))
-	case t.err != nil, t.decl.Counter != nil, t.decl.Policy == plan.WriteOnChange, it.deadline.IsZero():
-	case t.decl.Policy == plan.Enforce:
-		k.schedule(it, r.began.Add(plan.RenewIn(t.decl.TTL, t.left, it.spread)))
-	default:
-		k.schedule(it, it.deadline.Add(reclaim))
+	case ok:
+		k.schedule(it, due)
 	}
 	if t.err == nil && t.state == plan.Contested && t.wait == 0 {
 		k.schedule(it, now.Add(it.contest.Calm(now)))
 	}
 }
 
-// isNews says whether the owner is to be told of an outcome. Of a key that is only observed he is told again after a
-// while only.
+// next is when a key must be looked at since its lifetime ends; false: there is no such time.
+func (t *task) next(began time.Time, spread float64) (time.Time, bool) {
+	switch {
+	case t.err != nil, t.left <= 0, t.decl.Counter != nil, t.decl.Policy == plan.WriteOnChange:
+		return time.Time{}, false
+	case t.decl.Policy == plan.Enforce:
+		return began.Add(plan.RenewIn(t.decl.TTL, t.left, spread)), true
+	default:
+		return began.Add(t.left + reclaim), true
+	}
+}
+
+// isNews says whether the owner is to be told of an outcome.
 func (k *Keeper) isNews(it *item, now time.Time) bool {
 	if it.waiting > 0 || it.seen != nil && it.seen.same(*it.outcome) {
 		return false
 	}
-	if it.decl.Policy == plan.Observe && it.forget == "" {
-		if pause := it.told.Add(observePause).Sub(now); pause > 0 {
-			k.schedule(it, now.Add(pause))
-			return false
-		}
-		it.told = now
+	if pause := it.pause(now); pause > 0 {
+		k.schedule(it, now.Add(pause))
+		return false
 	}
 	return true
+}
+
+// pause before the owner may be told of another outcome. What is only observed is told of after a while only.
+func (it *item) pause(now time.Time) time.Duration {
+	if it.decl.Policy != plan.Observe || it.seen == nil {
+		return 0
+	}
+	return max(0, it.told.Add(observePause).Sub(now))
+}
+
+// tell the owner the outcome, or what he knows already while a pause lasts.
+func (it *item) tell(now time.Time) Outcome {
+	switch {
+	case it.seen != nil && it.seen.same(*it.outcome):
+	case it.pause(now) > 0:
+		return *it.seen
+	case it.seen != nil:
+		it.told = now
+	}
+	it.seen = it.outcome
+	return *it.outcome
 }
