@@ -64,8 +64,12 @@ func (w *world) came(want, name string, change ...func(*v1alpha1.CacheEntry)) *v
 // list makes a key hold another type than a string.
 func (w *world) list(key string) {
 	w.t.Helper()
-	w.Expect(w.redis.Del(w.t.Context(), key).Err()).To(Succeed())
-	w.Expect(w.redis.LPush(w.t.Context(), key, "x").Err()).To(Succeed())
+	_, err := w.redis.TxPipelined(w.t.Context(), func(p redis.Pipeliner) error { // in one go, or it is written in between
+		p.Del(w.t.Context(), key)
+		p.LPush(w.t.Context(), key, "x")
+		return nil
+	})
+	w.Expect(err).NotTo(HaveOccurred())
 }
 
 // writings of keys on a real server, as its keyspace notifications tell them: those since the call.
