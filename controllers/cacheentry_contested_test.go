@@ -175,7 +175,7 @@ func TestAServerTooSmallForWhatIsDeclaredIsNotChased(t *testing.T) {
 	writes, reads := w.calls("set"), w.calls("getrange")
 	w.Consistently(func(g Gomega) {
 		g.Expect(w.calls("set") - writes).To(BeNumerically("<=", 3*keys))
-		g.Expect(w.calls("getrange") - reads).To(BeNumerically("<=", 30*keys), "a few for each write, not thousands")
+		g.Expect(w.calls("getrange")-reads).To(BeNumerically("<=", 30*keys), "a few for each write, not thousands")
 	}, 6*time.Second, time.Second).Should(Succeed(), "no hot loop")
 	w.becomes(p, connected)
 

@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -66,6 +67,7 @@ func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.Ca
 	pool, err := r.pools.serving(ctx, entry, entry.Spec.PoolRef, keeper.Open)
 	if err != nil {
 		r.registry.Settle(claimOf(entry).Pool, name)
+		r.registry.Doubt(name, entry.Generation)
 		return nil, err
 	}
 	content := content{}
@@ -106,6 +108,7 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 	if err != nil {
 		return err
 	}
+	again := wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter) // should nobody tell that the other's pool has moved away
 	claimed := r.claims.At(places(near, pool.EffectiveKeyPrefix()+entry.Spec.Key)...)
 	switch {
 	case len(claimed) == 0:
@@ -116,25 +119,26 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 		}
 		return nil
 	case claimed[0].Entry.Namespace == entry.Namespace:
-		return status.Stalled(v1alpha1.ReasonKeyConflict, "CacheEntry %q is older and declares the same key", claimed[0].Entry.Name)
+		return status.Stalled(v1alpha1.ReasonKeyConflict, "CacheEntry %q is older and declares the same key", claimed[0].Entry.Name).In(again)
 	default:
-		return status.Stalled(v1alpha1.ReasonKeyConflict, "An older CacheEntry of another namespace declares the same key")
+		return status.Stalled(v1alpha1.ReasonKeyConflict, "An older CacheEntry of another namespace declares the same key").In(again)
 	}
 }
 
 // forgetAbout an entry that is no more.
 func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.NamespacedName) {
-	r.tellRivals(ctx, name, r.claims.Delete(name))
+	r.tellRivals(ctx, name, r.claims.Delete(name, ""))
 	r.registry.Drop(name)
 }
 
 // claimOf an entry.
 func claimOf(entry *v1alpha1.CacheEntry) claims.Claim {
 	return claims.Claim{
-		Place:    claims.Place{Pool: types.NamespacedName{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key},
-		Entry:    client.ObjectKeyFromObject(entry),
-		UID:      entry.UID,
-		Created:  entry.CreationTimestamp.Time,
-		Observes: entry.EffectivePolicy() == v1alpha1.PolicyObserve,
+		Place:      claims.Place{Pool: types.NamespacedName{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key},
+		Entry:      client.ObjectKeyFromObject(entry),
+		UID:        entry.UID,
+		Created:    entry.CreationTimestamp.Time,
+		Generation: entry.Generation,
+		Observes:   entry.EffectivePolicy() == v1alpha1.PolicyObserve,
 	}
 }

@@ -730,6 +730,10 @@ func TestWhatIsWrittenOnceIsMissingOnAnotherServer(t *testing.T) {
 		update(w, e, living(time.Hour))
 		w.becomes(e, "Ready=False/Missing")
 		w.rests(e, time.Second)
+		update(w, e, func(e *v1alpha1.CacheEntry) { e.Spec.Suspend = true })
+		w.becomes(e, "Ready=Unknown/Suspended Suspended=True/Suspended")
+		update(w, e, func(e *v1alpha1.CacheEntry) { e.Spec.Suspend = false })
+		w.becomes(e, "Ready=False/Missing")
 	}
 	w.Expect(there.keys("*")).To(ConsistOf(mainPrefix+"enforced", mainPrefix+"present"))
 	update(w, counter, counting(5, "b"))

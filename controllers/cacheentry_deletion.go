@@ -49,7 +49,7 @@ func (r *cacheEntryReconciler) leave(ctx context.Context, entry *v1alpha1.CacheE
 // delete the keys of an entry that is being deleted, and let it go.
 func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.CacheEntry) (*status.Verdict, error) {
 	name := client.ObjectKeyFromObject(entry)
-	r.tellRivals(ctx, name, r.claims.Delete(name))
+	r.tellRivals(ctx, name, r.claims.Delete(name, entry.UID))
 	if !controllerutil.ContainsFinalizer(entry, finalizer) {
 		r.registry.Drop(name)
 		return status.Silent(0), nil
@@ -114,27 +114,36 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	if !r.pools.synced() {
 		return "", status.Silent(startupDelay)
 	}
-	heir := r.heir(ctx, entry, l)
-	if heir != nil && !r.settled(ctx, entry, heir) {
-		return "", status.Silent(heirDelay)
+	inherited, note, err := r.inherited(ctx, entry, l)
+	if err != nil {
+		return "", err
 	}
-	f := keeper.Forgetting{Key: l.Key, KeepKey: heir != nil || retains(entry)}
+	f := keeper.Forgetting{Key: l.Key, KeepKey: inherited || retains(entry)}
 	if entry.Spec.Counter != nil {
 		f.Counter = string(entry.UID)
 	}
 	switch {
 	case f.Nothing():
 	case pool == nil:
-		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is gone", l.Key, l.Pool.Name)
+		note = stays(f, l.Key, "CachePool %q is gone", l.Pool.Name)
 	case entry.Spec.Suspend:
-		note = fmt.Sprintf("Key %q stays in Redis, since the entry is suspended", pool.EffectiveKeyPrefix()+l.Key)
+		note = stays(f, pool.EffectiveKeyPrefix()+l.Key, "the entry is suspended")
 	case pool.Spec.Suspend:
-		note = fmt.Sprintf("Key %q stays in Redis, since CachePool %q is suspended", pool.EffectiveKeyPrefix()+l.Key, pool.Name)
+		note = stays(f, pool.EffectiveKeyPrefix()+l.Key, "CachePool %q is suspended", pool.Name)
 	default:
 		return r.deleteKey(ctx, entry, pool, l, f)
 	}
 	r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key) // a deletion that was asked for before
 	return note, nil
+}
+
+// stays is the note on what is left in Redis: a key, or where that is to stay anyway, the marker of a counter.
+func stays(f keeper.Forgetting, key, format string, args ...any) string {
+	what := "Key"
+	if f.KeepKey {
+		what = "The marker of counter"
+	}
+	return fmt.Sprintf("%s %q stays in Redis, since %s", what, key, fmt.Sprintf(format, args...))
 }
 
 // poolAt finds the pool of a location; nil when it is gone.
@@ -172,6 +181,22 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 	return digests, nil
 }
 
+// inherited says whether a key passes on to another entry, once that has put it on record. If that takes too long, a note
+// tells.
+func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (yes bool, note string, err error) {
+	heir := r.heir(ctx, entry, l)
+	switch {
+	case heir == nil:
+		return false, "", nil
+	case r.settled(ctx, entry, heir):
+		return true, "", nil
+	case r.clock.Since(entry.DeletionTimestamp.Time) <= heirPatience:
+		return false, "", status.Silent(heirDelay)
+	default:
+		return true, fmt.Sprintf("Key %q stays in Redis for another CacheEntry, which has not taken it over yet", l.Key), nil
+	}
+}
+
 // heir is the claim on a key, by whatever name, of another entry, or of this one where it is now; nil if there is none.
 func (r *cacheEntryReconciler) heir(ctx context.Context, entry *v1alpha1.CacheEntry, l location) *claims.Claim {
 	claimed := r.claims.At(r.pools.equivalents(ctx, claims.Place{Pool: l.pool(), Key: l.Key})...)
@@ -184,10 +209,9 @@ func (r *cacheEntryReconciler) heir(ctx context.Context, entry *v1alpha1.CacheEn
 	return &claimed[i]
 }
 
-// settled says whether an heir has put the key on record, so that it will not go without deleting it. One that never will
-// is not waited for, nor any for long.
+// settled says whether an heir has put the key on record, so that it will not go without deleting it, or never will.
 func (r *cacheEntryReconciler) settled(ctx context.Context, entry *v1alpha1.CacheEntry, heir *claims.Claim) bool {
-	if heir.UID == entry.UID || entry.DeletionTimestamp.IsZero() || r.clock.Since(entry.DeletionTimestamp.Time) > heirPatience {
+	if heir.UID == entry.UID || entry.DeletionTimestamp.IsZero() {
 		return true
 	}
 	other := &v1alpha1.CacheEntry{}
@@ -202,10 +226,11 @@ func (r *cacheEntryReconciler) settled(ctx context.Context, entry *v1alpha1.Cach
 // deleted too, so that no deletion hangs.
 func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location, f keeper.Forgetting) (note string, err error) {
 	fullName := pool.EffectiveKeyPrefix() + l.Key
-	if f.OnlyDigests, err = r.digests(ctx, entry, pool, l); err != nil {
+	if f.OnlyDigests, err = r.digests(ctx, entry, pool, l); err != nil && !r.hopeless(entry, pool, true) {
 		return "", err
 	}
 	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", pool.Name)
+	why := fmt.Sprintf("CachePool %q cannot serve", pool.Name)
 	live, ok := r.registry.Get(l.pool())
 	serves := ok && live.Gate >= keeper.DeletionsOnly
 	if serves {
@@ -215,8 +240,9 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 		case outcome.Err == nil:
 			return "", nil
 		case errors.Is(outcome.Err, cache.ErrChanged):
-			return fmt.Sprintf("Key %q stays in Redis, since it does not hold what the entry is known to have written last", fullName), nil
+			return stays(f, fullName, "it does not hold what the entry is known to have written last"), nil
 		default:
+			why = "it could not be deleted: " + refusal(outcome.Err).Message
 			waiting = status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be deleted yet: %s", refusal(outcome.Err).Message)
 		}
 	}
@@ -225,7 +251,7 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 		r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key)
 	}
 	if giveUp {
-		return fmt.Sprintf("Key %q stays in Redis, since CachePool %q cannot serve", fullName, pool.Name), nil
+		return stays(f, fullName, "%s", why), nil
 	}
 	return "", waiting.In(deletionRetry)
 }

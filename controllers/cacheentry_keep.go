@@ -26,24 +26,31 @@ type task struct {
 	fullName string
 	// written says that the status tells of this content as written to this key.
 	written bool
+	// lost says that this was on a server from which the pool has moved away, and that it is not to be written again.
+	lost bool
 	// recorded says that the record tells that this content may be written, or that there is to be no record.
 	recorded bool
 }
 
 func (r *cacheEntryReconciler) task(entry *v1alpha1.CacheEntry, pool *livePool, c content) *task {
 	t := &task{entry: entry, pool: pool, content: c, fullName: pool.EffectiveKeyPrefix() + entry.Spec.Key}
-	here := t.here()
 	t.written = c.writtenIn(entry) && entry.Status.Key == t.fullName && entry.Status.Pool == pool.name.String()
-	if recorded := recordOf(entry); len(recorded) > 0 {
-		l, ok := here.among(recorded)
-		t.written = t.written && ok // or else it was another pool of this name
-		if l.Digest != "" && here.Digest != "" && l.Digest != here.Digest {
-			t.written = false // another value may have been written since, before the status could say so
-		}
-		t.recorded = ok && l.Digest == here.Digest
-	}
-	t.recorded = t.recorded || !recordable(entry)
+	t.consult(recordOf(entry))
+	t.lost = t.written && t.once() && (t.lost || t.says() == v1alpha1.ReasonMissing)
 	return t
+}
+
+// consult the record.
+func (t *task) consult(recorded []location) {
+	here := t.here()
+	l, ok := here.among(recorded)
+	if len(recorded) > 0 {
+		t.written = t.written && ok // or else it was another pool of this name
+	}
+	if l.Digest != "" && here.Digest != "" && l.Digest != here.Digest {
+		t.written = false // another value may have been written since, before the status could say so
+	}
+	t.recorded, t.lost = ok && l.Digest == here.Digest || !recordable(t.entry), l.Lost
 }
 
 // keep hands the key to the keeper, and says what came of it.
@@ -61,6 +68,11 @@ func (r *cacheEntryReconciler) keep(ctx context.Context, t *task) (*status.Verdi
 		return nil, status.Progressing("The key is being written")
 	case outcome.Err != nil:
 		return nil, refusal(outcome.Err)
+	case outcome.State == plan.Missing && t.once() && recordable(t.entry): // conditions come and go; this must not be forgotten
+		t.lost = true
+		if err := r.recordHere(ctx, t); err != nil {
+			return nil, err
+		}
 	}
 	return t.verdict(outcome).Also(func() { r.publish(t, outcome) }), nil
 }
@@ -71,7 +83,8 @@ func (t *task) declaration() keeper.Declaration {
 	d := keeper.Declaration{
 		Key: spec.Key, Value: t.content.value, Digest: t.content.identity,
 		Policy: plan.Policy(t.entry.EffectivePolicy()), Requested: requestedAt(t.entry),
-		History: plan.History{Written: t.written, Recorded: t.recorded, Lost: t.written && t.says() == v1alpha1.ReasonMissing},
+		Generation: t.entry.Generation, Sourced: spec.ValueFrom != nil,
+		History: plan.History{Written: t.written, Recorded: t.recorded, Lost: t.lost},
 	}
 	if spec.TTL != nil {
 		d.TTL = spec.TTL.Duration
@@ -109,12 +122,18 @@ func (t *task) known() *keeper.Outcome {
 	}
 }
 
-// says is the reason of Ready.
+// once says whether the entry writes once.
+func (t *task) once() bool {
+	return t.entry.Spec.Counter != nil || t.entry.EffectivePolicy() == v1alpha1.PolicyWriteOnChange
+}
+
+// says is the reason of Ready, if it speaks of the present generation.
 func (t *task) says() string {
-	if ready := apimeta.FindStatusCondition(t.entry.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
-		return ready.Reason
+	ready := apimeta.FindStatusCondition(t.entry.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil || ready.ObservedGeneration != t.entry.Generation {
+		return ""
 	}
-	return ""
+	return ready.Reason
 }
 
 // verdict on a key in a state.

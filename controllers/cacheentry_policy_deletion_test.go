@@ -784,3 +784,43 @@ func TestADeletionThatMustCompareNeedsEVAL(t *testing.T) {
 	w.vanishes(e)
 	w.lacks(mainPrefix + "e")
 }
+
+// What was written while it was to be retained goes too, once it is not to be retained any more.
+func TestWhatWasRetainedIsDeletedOnceItIsNot(t *testing.T) {
+	for name, before := range map[string]v1alpha1.EntryPolicy{"as before": v1alpha1.PolicyEnsurePresent, "enforced before": v1alpha1.PolicyEnforce} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.ready()
+			e := w.entry("e", retained, func(e *v1alpha1.CacheEntry) { e.Spec.Policy = before })
+			w.create(e)
+			w.becomes(e, isWarm)
+			update(w, e, func(e *v1alpha1.CacheEntry) { ensuringPresent(e); deleting(e) })
+			w.becomes(e, isWarm)
+			w.delete(e)
+			w.vanishes(e)
+			w.lacks(mainPrefix + "e")
+		})
+	}
+}
+
+// What changes while the pool is away is not carried out as it was: the value that is written first is the new one.
+func TestWhatChangesWhileThePoolIsAwayIsCarriedOutAsItIs(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.NewProxy(t, server.Addr, 0)
+	t.Parallel()
+	w := worldAt(t, proxy.Addr)
+	w.redis = server.Client(t)
+	p := w.ready(seldom)
+	e := w.entry("e", ensuringPresent, valued("old"))
+	w.create(e)
+	w.becomes(e, isWarm)
+	proxy.Cut()
+	w.becomes(p, waits("ConnectionFailed"))
+	update(w, e, valued("new"))
+	w.becomes(e, waits("PoolNotReady"))
+	w.Expect(w.redis.FlushAll(t.Context()).Err()).To(Succeed())
+	proxy.Mend()
+	w.becomes(p, connected)
+	w.becomes(e, isWarm)
+	w.holds(mainPrefix+"e", "new")
+}

@@ -27,6 +27,8 @@ type location struct {
 	Key  string       `json:"key"`
 	// Digest of the value that the entry may have written last, where only that may be deleted. Never a Secret's.
 	Digest string `json:"digest,omitempty"`
+	// Lost : what was to be written once was written before the pool moved to another server.
+	Lost bool `json:"lost,omitempty"`
 }
 
 type locationPool struct {
@@ -45,6 +47,7 @@ func (t *task) here() location {
 		Pool: locationPool{Namespace: t.pool.Namespace, Name: t.pool.CachePool.Name, UID: t.pool.CachePool.UID},
 		Key:  t.entry.Spec.Key,
 	}
+	l.Lost = t.lost
 	if p := t.entry.EffectivePolicy(); !t.content.secret && (p == v1alpha1.PolicyEnsurePresent || p == v1alpha1.PolicyWriteOnChange) {
 		l.Digest = t.content.identity
 	}
@@ -70,7 +73,7 @@ func (r *cacheEntryReconciler) record(ctx context.Context, t *task) ([]location,
 		r.abandonAll(t.entry)
 		return nil, r.setRecord(ctx, t.entry, nil)
 	}
-	if t.entry.EffectivePolicy() != v1alpha1.PolicyEnsurePresent {
+	if t.entry.EffectivePolicy() != v1alpha1.PolicyEnsurePresent || t.wroteHere() {
 		if err := r.recordHere(ctx, t); err != nil {
 			return nil, err
 		}
@@ -80,6 +83,16 @@ func (r *cacheEntryReconciler) record(ctx context.Context, t *task) ([]location,
 
 // recordable says whether an entry has something to delete when it goes: its key, or the marker of a counter.
 func recordable(entry *v1alpha1.CacheEntry) bool { return !retains(entry) || entry.Spec.Counter != nil }
+
+// wroteHere says whether the status tells of something that the entry has written to this key, which is not on record:
+// until now it was to be retained.
+func (t *task) wroteHere() bool {
+	s := &t.entry.Status
+	if _, ok := t.here().among(recordOf(t.entry)); ok || s.Key != t.fullName || s.Pool != t.pool.name.String() {
+		return false
+	}
+	return s.WrittenDigest != "" || s.SourceResourceVersion != ""
+}
 
 // recordHere that the content may be written.
 func (r *cacheEntryReconciler) recordHere(ctx context.Context, t *task) error {

@@ -129,16 +129,19 @@ func (s *system) watchClaims(ctx context.Context) error {
 		if entry.DeletionTimestamp.IsZero() {
 			s.tellRivals(ctx, name, s.claims.Set(claimOf(entry)))
 		} else {
-			s.tellRivals(ctx, name, s.claims.Delete(name))
+			s.tellRivals(ctx, name, s.claims.Delete(name, entry.UID))
 		}
 	}
 	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    claim,
 		UpdateFunc: func(_, object any) { claim(object) },
 		DeleteFunc: func(object any) {
-			if name, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
-				entry := types.NamespacedName{Namespace: name.Namespace, Name: name.Name}
-				s.tellRivals(ctx, entry, s.claims.Delete(entry))
+			if last, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
+				object = last.Obj
+			}
+			if entry, ok := object.(*v1alpha1.CacheEntry); ok {
+				name := client.ObjectKeyFromObject(entry)
+				s.tellRivals(ctx, name, s.claims.Delete(name, entry.UID))
 			}
 		},
 	})

@@ -27,6 +27,8 @@ type Claim struct {
 	Entry   types.NamespacedName
 	UID     types.UID
 	Created time.Time
+	// Generation of the entry: what is known of an older one is out of date.
+	Generation int64
 	// Observes says that the entry only looks at the key: it neither holds it nor stands in anybody's way.
 	Observes bool
 }
@@ -64,7 +66,11 @@ func (x *Index) Set(c Claim) (changed []Place) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	old, ok := x.byEntry[c.Entry]
-	if ok && old == c {
+	if ok && old.outdates(c) {
+		return nil
+	}
+	if old.Generation = c.Generation; old == c { // or it was only another part of the entry that changed
+		x.byEntry[c.Entry] = c
 		return nil
 	}
 	if ok {
@@ -75,11 +81,19 @@ func (x *Index) Set(c Claim) (changed []Place) {
 	return append(changed, c.Place)
 }
 
-// Delete the claim of an entry. It returns where that was.
-func (x *Index) Delete(entry types.NamespacedName) (changed []Place) {
+// outdates says whether c is news of the past: it comes from a source that lags behind.
+func (c Claim) outdates(o Claim) bool {
+	if c.UID == o.UID {
+		return c.Generation > o.Generation
+	}
+	return o.Created.Before(c.Created)
+}
+
+// Delete the claim of an entry with this UID; an empty one stands for any. It returns where that was.
+func (x *Index) Delete(entry types.NamespacedName, uid types.UID) (changed []Place) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if old, ok := x.byEntry[entry]; ok {
+	if old, ok := x.byEntry[entry]; ok && (uid == "" || uid == old.UID) {
 		delete(x.byEntry, entry)
 		changed = append(changed, x.remove(old))
 	}

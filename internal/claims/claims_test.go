@@ -50,8 +50,8 @@ func TestSetTellsWhereAnEntryClaimedAndClaims(t *testing.T) {
 		{x.Set(claim), []Place{claim.Place}},
 		{x.Set(claim), nil},
 		{x.Set(moved), []Place{claim.Place, moved.Place}},
-		{x.Delete(claim.Entry), []Place{moved.Place}},
-		{x.Delete(claim.Entry), nil},
+		{x.Delete(claim.Entry, ""), []Place{moved.Place}},
+		{x.Delete(claim.Entry, ""), nil},
 	} {
 		if diff := cmp.Diff(step.want, step.got); diff != "" {
 			t.Errorf("step %d: %s", i, diff)
@@ -90,8 +90,8 @@ func TestWhoeverLeavesIsToldBeforeAnybodyCanSeeIt(t *testing.T) {
 		{func() { x.Set(claim) }, 0},
 		{func() { x.Set(moved) }, 1},
 		{func() { x.Set(observing) }, 2},
-		{func() { x.Delete(claim.Entry) }, 3},
-		{func() { x.Delete(claim.Entry) }, 3},
+		{func() { x.Delete(claim.Entry, "") }, 3},
+		{func() { x.Delete(claim.Entry, "") }, 3},
 	} {
 		step.do()
 		if len(left) != step.left {
@@ -111,7 +111,7 @@ func TestTheIndexIsAListOfClaims(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			entry := named(fmt.Sprintf("ns%d", small.Draw(t, "namespace")), fmt.Sprintf("e%d", small.Draw(t, "entry")))
 			if rapid.Bool().Draw(t, "delete") {
-				x.Delete(entry)
+				x.Delete(entry, "")
 				delete(list, entry)
 				continue
 			}

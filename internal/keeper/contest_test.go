@@ -702,7 +702,7 @@ func TestANoisyServerIsNotListenedTo(t *testing.T) {
 	k.keepAll(plan.Enforce, keys...)
 	k.rests()
 	rounds := 0
-	for ; rounds < 20 && !k.polls(); rounds++ {
+	for ; rounds < 40 && !k.polls(); rounds++ {
 		before := k.looks()
 		k.clock.Step(2 * time.Second) // each is a burst of its own
 		k.set(keys, "v")
@@ -710,14 +710,14 @@ func TestANoisyServerIsNotListenedTo(t *testing.T) {
 		k.rests()
 	}
 	k.becomes(keeper.Polling)
-	k.Expect(rounds).To(BeNumerically(">", 4), "some are nothing unusual")
+	k.Expect(rounds).To(BeNumerically(">", 10), "some are nothing unusual")
 	before := k.looks()
 	k.set(keys, "v")
 	k.Consistently(k.looks, "300ms").Should(Equal(before))
 	k.Verify()
 	k.Eventually(k.looks).Should(Equal(before+500), "sweeps go on")
 
-	k.clock.Step(6 * time.Minute)
+	k.clock.Step(70 * time.Minute)
 	k.becomes(keeper.Detection(cache.Tracking))
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -745,6 +745,74 @@ func TestChangesThatAreOnesAreNoNoise(t *testing.T) {
 	defer k.mu.Unlock()
 	k.Expect(k.detects).To(Equal([]keeper.Detection{"Tracking"}))
 	k.Expect(k.news).To(BeEmpty())
+}
+
+// Nor is it noise when an application changes what the keeper leaves alone.
+func TestChangesThatAreLeftAloneAreNoNoise(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	k := newTracked(t, server, server.Addr)
+	var keys []string
+	for i := range 100 {
+		keys = append(keys, fmt.Sprintf("k%d", i))
+	}
+	k.keepAll(plan.EnsurePresent, keys...)
+	k.rests()
+	for i := range 40 { // 4000 in 44 seconds
+		before := k.looks()
+		k.clock.Step(1100 * time.Millisecond)
+		k.set(keys, fmt.Sprintf("value %d", i))
+		k.Eventually(k.looks).Should(BeNumerically(">=", before+len(keys)))
+	}
+	k.Expect(k.polls()).To(BeFalse())
+}
+
+// Whoever empties a database again and again, ours or another, does not keep the keeper busy.
+func TestFlushesOfAnotherDatabaseAreLookedAtSeldom(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	k := newTracked(t, server, server.Addr)
+	k.keepAll(plan.Enforce, "a")
+	k.rests()
+	before := k.looks()
+	for range 100 {
+		k.Expect(k.redis.Do(t.Context(), "eval", "redis.call('select', 5) return redis.call('flushdb')", 0).Err()).To(Succeed())
+	}
+	k.rests()
+	k.Expect(k.looks()-before).To(And(BeNumerically(">=", 1), BeNumerically("<=", 12)), "the first ones at once, and no more as long as the clock stands still")
+	k.Expect(k.redis.FlushAll(t.Context()).Err()).To(Succeed())
+	k.clock.Step(2 * time.Second)
+	k.Eventually(func() int64 { return k.redis.DBSize(t.Context()).Val() }).Should(BeEquivalentTo(1))
+}
+
+// A declaration that may have changed while the pool was away is not carried out until it is declared anew.
+func TestAnOutdatedDeclarationIsLeftAlone(t *testing.T) {
+	b := newBench(t)
+	old, same, sourced := declaring("old", plan.EnsurePresent), declaring("same", plan.Enforce), declaring("sourced", plan.Enforce)
+	old.Generation, same.Generation, sourced.Generation, sourced.Sourced = 1, 1, 1, true
+	for _, d := range []keeper.Declaration{old, same, sourced} {
+		_, done := b.Keep(t.Context(), id(d.Key), d, nil)
+		b.Expect(done).To(BeTrue())
+	}
+	b.Use(b.pool, keeper.Closed, false)
+	b.redis.FlushAll()
+	b.Doubt(id("old"), 2)
+	b.Doubt(id("same"), 1)
+	b.Doubt(id("sourced"), 1)
+	b.Doubt(id("unknown"), 1)
+	b.Use(b.pool, keeper.Open, false)
+	b.Rewarm()
+	b.holds("same")
+	b.Verify()
+	b.looked(1)
+	b.Expect(b.redis.Exists(prefix + "old")).To(BeFalse())
+	b.Expect(b.redis.Exists(prefix + "sourced")).To(BeFalse())
+
+	old.Generation, old.Value, old.Digest = 2, "new", "new"
+	b.Keep(t.Context(), id("old"), old, nil)
+	b.Expect(b.redis.Get(prefix + "old")).To(Equal("new"))
+	b.Keep(t.Context(), id("sourced"), sourced, nil)
+	b.holds("sourced")
 }
 
 // A change that the server tells of while the key's round is still under way is looked at after it.

@@ -24,12 +24,16 @@ const (
 	watchPause, maxWatchPause = 50 * time.Millisecond, 30 * time.Second
 	// steady is how long a watch must have lasted for its end to count as the first.
 	steady = 10 * time.Second
-	// pollingTime is how long a server that does not tell of changes is left in peace.
-	pollingTime = 5 * time.Minute
+	// pollingTime is how long a server that does not tell of changes is left in peace, and noisyTime one that makes them
+	// up.
+	pollingTime, noisyTime = 5 * time.Minute, time.Hour
+	// maxAttempts to begin a watch fail before it is said that there is none.
+	maxAttempts = 3
 	// idlePeriod is the time in which a watch may tell of idleBase changes that are none, and of idleFactor for each
-	// key. A server that may remember too few keys (tracking-table-max-keys) makes up changes to forget others.
+	// key, a third of what bursts let through. A server that may remember too few keys (tracking-table-max-keys) makes up
+	// changes to forget others.
 	idlePeriod           = time.Minute
-	idleBase, idleFactor = 1000, 5
+	idleBase, idleFactor = 1000, 20
 )
 
 // errNoisy ends a watch that tells of nothing but changes that are none.
@@ -44,6 +48,10 @@ type watch struct {
 	detects  Detection
 	idle     int
 	idleFrom time.Time
+	// flushes that the server tells of, of any database.
+	flushes burst
+	// attempts to begin that have failed in a row.
+	attempts int
 }
 
 func newWatch() watch { return watch{used: make(chan struct{}, 1), end: func(error) {}} }
@@ -64,19 +72,20 @@ func (k *Keeper) watchServer(ctx context.Context) {
 			continue
 		}
 		began := k.clock.Now()
-		err := pool.Watch(session, cache.Listener{Began: k.began, Changed: k.roused, Flushed: k.Rewarm})
+		err := pool.Watch(session, cache.Listener{Began: k.began, Changed: k.roused, Flushed: k.flushed})
 		stopped := session.Err() != nil
-		if errors.Is(context.Cause(session), errNoisy) {
-			err = cache.ErrUnwatchable
-		}
+		noisy := errors.Is(context.Cause(session), errNoisy)
 		end(nil)
 		switch {
+		case noisy:
+			k.detect(Polling)
+			k.pause(ctx, wait.Jitter(noisyTime, 0.1))
 		case errors.Is(err, cache.ErrUnwatchable):
 			k.detect(Polling)
 			k.pause(ctx, wait.Jitter(pollingTime, 0.1))
 		case stopped: // another pool is used, or none
 		default:
-			k.detect("") // the owner finds out whether the server is there at all
+			k.broke()
 			if pause = min(2*pause, maxWatchPause); k.clock.Since(began) >= steady {
 				pause = watchPause
 			}
@@ -121,9 +130,30 @@ func (k *Keeper) pause(ctx context.Context, d time.Duration) {
 func (k *Keeper) began(how cache.Detection) {
 	k.detect(Detection(how))
 	k.mu.Lock()
-	k.watch.idle, k.watch.idleFrom = 0, k.clock.Now()
+	k.watch.idle, k.watch.idleFrom, k.watch.attempts = 0, k.clock.Now(), 0
 	k.mu.Unlock()
 	k.Rewarm()
+}
+
+// broke : the watch ended. The owner finds out whether the server is there at all.
+func (k *Keeper) broke() {
+	k.mu.Lock()
+	k.watch.attempts++
+	none := k.watch.attempts > maxAttempts
+	k.mu.Unlock()
+	if none {
+		k.detect(Polling)
+	} else {
+		k.detect("")
+	}
+}
+
+// flushed : the server has dropped all keys, or those of another database. One flush after the other must not keep the
+// keeper busy.
+func (k *Keeper) flushed() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sweepLocked(lost, k.watch.flushes.delay(k.clock.Now()))
 }
 
 func (k *Keeper) detect(how Detection) {
@@ -218,7 +248,7 @@ func (k *Keeper) sweepLocked(why because, delay time.Duration) {
 	now := k.clock.Now()
 	k.sweep = sweep{began: now}
 	for _, it := range k.items {
-		if _, once := it.once(); once || it.forget != "" {
+		if _, once := it.once(); once || it.forget != "" || it.outdated {
 			continue
 		}
 		it.because = max(it.because, why)

@@ -27,6 +27,9 @@ type Declaration struct {
 	Counter *Counter
 	// Digest names the value, or the increment.
 	Digest string
+	// Generation of the entry, and Sourced whether its value stands elsewhere.
+	Generation int64
+	Sourced    bool
 	// Requested asks for a look when it is new, whatever it says.
 	Requested string
 	// History of the value as status and record tell it.
@@ -129,6 +132,8 @@ type item struct {
 	forgetting Forgetting
 	// version changes with every call of the owner that says something new, so that an older look is dropped.
 	version int
+	// outdated : the declaration may be out of date.
+	outdated bool
 	// due is when to look, and index the place in the queue of looks; -1: no look is due but the next sweep's.
 	due   time.Time
 	index int
@@ -177,6 +182,14 @@ func (it *item) remember(before Declaration, known *Outcome) {
 		}
 	}
 	it.history.Recorded, it.history.Written = h.Recorded, it.history.Written || h.Written
+}
+
+// onceOrNone is once, for an item that may not be there: then there is nothing to do either.
+func (it *item) onceOrNone() (plan.State, bool) {
+	if it == nil {
+		return "", true
+	}
+	return it.once()
 }
 
 // once says whether there is nothing to do any more about what was to be done once, and what state that is.
@@ -234,6 +247,9 @@ var urgent time.Time
 
 // schedule a look at a key, unless an earlier one is due.
 func (k *Keeper) schedule(it *item, due time.Time) {
+	if it.outdated {
+		return
+	}
 	if it.index < 0 || due.Before(it.due) {
 		it.due = due
 		k.looks.put(it)

@@ -65,6 +65,8 @@ type Keeper struct {
 	byKey     map[string][]*item
 	looks     queue
 	deletions []*item
+	// looksFirst says whose turn it is.
+	looksFirst bool
 	// news are entries whose owners are to be told, besides those of a round.
 	news []types.NamespacedName
 	wake chan struct{}
@@ -88,7 +90,7 @@ func New(c clock.Clock, m metrics.Pool, owner Owner) *Keeper {
 func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaration, known *Outcome) (Outcome, bool) {
 	k.mu.Lock()
 	it := k.items[itemKey{entry: id}]
-	if it == nil || !it.decl.same(d) {
+	if it == nil || it.outdated || !it.decl.same(d) {
 		it = k.declare(id, d, known)
 		if known != nil {
 			k.mu.Unlock()
@@ -122,7 +124,8 @@ func (k *Keeper) declare(id types.NamespacedName, d Declaration, known *Outcome)
 	case once:
 		it.conclude(Outcome{State: state, Written: it.written, Sum: it.sum})
 	case known != nil && isNew:
-		k.schedule(it, k.clock.Now().Add(settledDelay))
+		// Those that come within one delay are looked at together after the next.
+		k.schedule(it, k.clock.Now().Truncate(settledDelay).Add(2*settledDelay))
 	default:
 		k.schedule(it, urgent)
 	}
@@ -171,6 +174,7 @@ func (k *Keeper) renew(name itemKey, d Declaration, f Forgetting) *item {
 		k.unlist(it)
 	}
 	it.version++
+	it.outdated = false
 	it.decl, it.forgetting, it.outcome, it.seen, it.failures, it.done = d, f, nil, nil, 0, make(chan struct{})
 	k.list(it)
 	return it
@@ -203,6 +207,21 @@ func (k *Keeper) await(ctx context.Context, it *item) (Outcome, bool) {
 		return Outcome{}, false
 	}
 	return it.tell(k.clock.Now()), true
+}
+
+// Doubt a declaration that may be out of date, since the pool does not serve and so nobody can declare it anew: its key is
+// left alone until somebody does. generation is that of the entry now.
+func (k *Keeper) Doubt(id types.NamespacedName, generation int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	it := k.items[itemKey{entry: id}]
+	if _, once := it.onceOrNone(); once || it.decl.Generation == generation && !it.decl.Sourced {
+		return
+	}
+	it.version++
+	it.outdated = true
+	k.looks.remove(it)
+	k.verified(it)
 }
 
 // Drop forgets the declaration of an entry and leaves its key as it is.
@@ -252,6 +271,7 @@ func (k *Keeper) lose() {
 		if _, once := it.once(); once && !it.history.Lost {
 			it.history.Lost = true
 			it.conclude(Outcome{State: plan.Missing})
+			k.verified(it)
 			k.news = append(k.news, it.entry)
 		}
 	}

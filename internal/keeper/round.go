@@ -61,18 +61,33 @@ type task struct {
 	err  error
 }
 
-// next takes what is to be done now: deletions, or else looks in the order in which they fell due. nil: nothing. The
-// two do not share a round, since a key that goes could be one that comes.
+// next takes what is to be done now: deletions, or looks in the order in which they fell due; nil: nothing. The two do
+// not share a round, since a key that goes could be one that comes, and take turns, so that neither holds up the other.
 func (k *Keeper) next() (*round, []types.NamespacedName) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	news := k.news
 	k.news = nil
-	if k.gate == Closed {
-		return nil, news
-	}
 	r := &round{pool: k.pool, began: k.clock.Now()}
-	for len(k.deletions) > 0 && len(r.tasks) < roundSize {
+	turns := []func(*round){k.takeDeletions, k.takeLooks}
+	if k.looksFirst = !k.looksFirst; k.looksFirst {
+		slices.Reverse(turns)
+	}
+	for _, take := range turns {
+		take(r)
+		if len(r.tasks) > 0 {
+			return r, news
+		}
+	}
+	return nil, news
+}
+
+// takeDeletions puts deletions into a round.
+func (k *Keeper) takeDeletions(r *round) {
+	if k.gate == Closed {
+		return
+	}
+	for bytes := 0; len(k.deletions) > 0 && len(r.tasks) < roundSize && bytes < roundBytes; {
 		it := k.deletions[0]
 		k.deletions = k.deletions[1:]
 		it.forgetting.KeepKey = it.forgetting.KeepKey || k.protects(it.decl.Key)
@@ -82,19 +97,16 @@ func (k *Keeper) next() (*round, []types.NamespacedName) {
 			k.drop(it)
 		default:
 			r.add(it)
+			bytes += r.tasks[len(r.tasks)-1].look().Size
 		}
 	}
-	if len(r.tasks) == 0 && k.gate == Open {
-		k.takeLooks(r)
-	}
-	if len(r.tasks) == 0 {
-		return nil, news
-	}
-	return r, news
 }
 
 // takeLooks puts the looks that are due into a round. A key that may be what breaks the connection comes alone.
 func (k *Keeper) takeLooks(r *round) {
+	if k.gate != Open {
+		return
+	}
 	for bytes := 0; len(k.looks) > 0 && len(r.tasks) < roundSize && bytes < roundBytes; {
 		it := k.looks[0]
 		suspect := it.breaks >= maxBreaks
@@ -176,7 +188,10 @@ func (t *task) decide(seen cache.Observation, now time.Time) bool {
 	case d.Action == plan.Leave:
 		contest.Right()
 		return false
-	case t.because != 0, d.Cause == plan.Renewal && !t.event: // or else somebody has shortened its life
+	case t.because != 0:
+		contest.Excuse()
+		return true
+	case d.Cause == plan.Renewal && !t.event: // or else somebody has shortened its life
 		return true
 	case t.expired(now):
 		t.cause = expired
@@ -200,6 +215,9 @@ func (r *round) put(ctx context.Context, tasks []*task) {
 	}
 	for i, err := range r.pool.PutAll(ctx, writes) {
 		t := tasks[i]
+		if err != nil {
+			t.item.contest.Excuse()
+		}
 		if t.again = errors.Is(err, cache.ErrExists); t.again {
 			continue
 		}

@@ -90,7 +90,7 @@ func (k *Keeper) conclude(r *round, t *task) bool {
 		k.postpone(t)
 		return false
 	}
-	k.count(t)
+	k.count(r, t)
 	it.note(t, now)
 	if t.err == nil && (t.wait > 0 || it.contest.On(now) && t.state == plan.Warm) {
 		t.state = plan.Contested
@@ -133,14 +133,25 @@ func (k *Keeper) contest(it *item, on bool) {
 }
 
 // count repairs and renewals, and changes that were none.
-func (k *Keeper) count(t *task) {
+func (k *Keeper) count(r *round, t *task) {
 	it := t.item
 	switch {
 	case t.wrote && it.stored && t.decl.Counter == nil:
 		k.countRepair(t)
-	case t.event && !t.wrote && !it.echo && t.err == nil && t.wait == 0:
+	case t.event && !it.echo && it.outcome != nil && t.unchanged(r.began, *it.outcome):
 		k.idle(k.clock.Now())
 	}
+}
+
+// unchanged says whether a key holds the declared value as it did before, for as long as it did, as far as clocks can tell.
+func (t *task) unchanged(began time.Time, before Outcome) bool {
+	if t.wrote || t.wait > 0 || !holds(t.state) || !before.same(Outcome{State: t.state, Err: t.err, Sum: t.sum}) {
+		return false
+	}
+	if t.left <= 0 || t.deadline.IsZero() {
+		return t.left <= 0 && t.deadline.IsZero()
+	}
+	return began.Add(t.left).Sub(t.deadline).Abs() < time.Second
 }
 
 func (k *Keeper) countRepair(t *task) {

@@ -42,6 +42,14 @@ func (c *Contest) Undo(now time.Time) (wait time.Duration) {
 	return wait
 }
 
+// Excuse what was noticed last: it was not somebody who keeps changing the key, or the write came to nothing.
+func (c *Contest) Excuse() {
+	if c.changes > 0 && (c.pending || c.undone.Equal(c.noticed)) {
+		c.changes--
+	}
+	c.pending = false
+}
+
 // Right notes that the key was found as it should be.
 func (c *Contest) Right() { c.pending = false }
 

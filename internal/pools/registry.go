@@ -294,6 +294,15 @@ func (r *Registry) Settle(pool, entry types.NamespacedName) {
 	r.home[entry] = pool
 }
 
+// Doubt what a pool that does not serve knows of an entry, unless it is of this generation.
+func (r *Registry) Doubt(entry types.NamespacedName, generation int64) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if p := r.live[r.home[entry]]; p != nil {
+		p.Keeper.Doubt(entry, generation)
+	}
+}
+
 // Keep hands the key of an entry to the keeper of a pool, and takes it from the keeper that had it.
 func (r *Registry) Keep(ctx context.Context, pool, entry types.NamespacedName, d keeper.Declaration, known *keeper.Outcome) (keeper.Outcome, bool) {
 	r.Settle(pool, entry)
