@@ -167,6 +167,9 @@ func (t *task) verdict(o keeper.Outcome) *status.Verdict {
 // publish in the status what was done, and where.
 func (r *cacheEntryReconciler) publish(t *task, o keeper.Outcome) {
 	s := &t.entry.Status
+	if s.Pool != t.pool.name.String() || s.Key != t.fullName { // what was written is elsewhere
+		s.WrittenDigest, s.SourceResourceVersion = "", ""
+	}
 	s.Pool, s.Key = t.pool.name.String(), t.fullName
 	switch {
 	case o.State == plan.Applied && !t.written:

@@ -86,7 +86,7 @@ func TestOnlyWhatTheEntryWroteLastIsDeleted(t *testing.T) {
 				"emptied":           {func(k string) error { return w.redis.Set(t.Context(), k, "", 0).Err() }, true, true},
 				"a-byte-more":       {func(k string) error { return w.redis.Append(t.Context(), k, "x").Err() }, true, true},
 				"same-length":       {func(k string) error { return w.redis.SetRange(t.Context(), k, 0, "V").Err() }, true, true},
-				"of-another-type":   {func(k string) error { w.redis.Del(t.Context(), k); return w.redis.LPush(t.Context(), k, "v").Err() }, true, false},
+				"of-another-type":   {func(k string) error { w.list(k); return nil }, true, false},
 				"the-digest-itself": {func(k string) error { return w.redis.Set(t.Context(), k, digestOf("v"), 0).Err() }, true, true},
 			} {
 				e := w.entry(name, of.policy, valued("v"))

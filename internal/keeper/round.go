@@ -189,7 +189,7 @@ func (t *task) decide(seen cache.Observation, now time.Time) bool {
 		contest.Right()
 		return false
 	case t.because != 0:
-		contest.Excuse()
+		contest.Excuse(now)
 		return true
 	case d.Cause == plan.Renewal && !t.event: // or else somebody has shortened its life
 		return true
@@ -216,7 +216,7 @@ func (r *round) put(ctx context.Context, tasks []*task) {
 	for i, err := range r.pool.PutAll(ctx, writes) {
 		t := tasks[i]
 		if err != nil {
-			t.item.contest.Excuse()
+			t.item.contest.Excuse(r.began)
 		}
 		if t.again = errors.Is(err, cache.ErrExists); t.again {
 			continue

@@ -42,9 +42,10 @@ func (c *Contest) Undo(now time.Time) (wait time.Duration) {
 	return wait
 }
 
-// Excuse what was noticed last: it was not somebody who keeps changing the key, or the write came to nothing.
-func (c *Contest) Excuse() {
-	if c.changes > 0 && (c.pending || c.undone.Equal(c.noticed)) {
+// Excuse what is pending, or was noticed just now: it was not somebody who keeps changing the key, or the write came to
+// nothing.
+func (c *Contest) Excuse(now time.Time) {
+	if c.changes > 0 && (c.pending || c.noticed.Equal(now)) {
 		c.changes--
 	}
 	c.pending = false

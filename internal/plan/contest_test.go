@@ -295,3 +295,22 @@ func TestContestAlways(t *testing.T) {
 		})
 	})
 }
+
+// What turns out to be no second writer's doing, or was not undone after all, does not count; what was undone does.
+func TestExcuse(t *testing.T) {
+	now := time.Now()
+	var c plan.Contest
+	c.Undo(now)
+	c.Excuse(now) // the write failed
+	if wait := c.Undo(now.Add(time.Second)); wait != 0 {
+		t.Errorf("after a write that failed: wait %v", wait)
+	}
+	c.Excuse(now.Add(1200 * time.Millisecond)) // the server has lost everything since
+	if wait := c.Undo(now.Add(1500 * time.Millisecond)); wait <= 0 || !c.On(now.Add(1500*time.Millisecond)) {
+		t.Errorf("the second change is none: wait %v", wait)
+	}
+	c.Excuse(now.Add(3 * time.Second)) // what was pending was a loss of everything
+	if c.On(now.Add(3 * time.Second)) {
+		t.Error("a loss counts as a change")
+	}
+}
