@@ -1,18 +1,21 @@
 // Copyright The cachewright Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command cachewright is the operator.
+// Command cachewright is the operator, and the command line for its users. As kubectl-cachewright it is a kubectl plugin.
 package main
 
 import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/cachewright/cachewright/internal/command"
 	"github.com/cachewright/cachewright/internal/operator"
 )
 
@@ -20,24 +23,29 @@ import (
 var version = "dev"
 
 func main() {
+	program := "cachewright"
+	if strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl-") {
+		program = "kubectl cachewright"
+	}
 	root := &cobra.Command{
 		Use:           "cachewright",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: program},
 		Short:         "Declare what is in Redis and Valkey caches, as Kubernetes objects",
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(managerCommand())
+	root.AddCommand(managerCommand(), command.NewFlush(program))
 	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
-		fmt.Fprintln(os.Stderr, "cachewright:", err)
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(command.ExitCode(err))
 	}
 }
 
 func managerCommand() *cobra.Command {
 	var options operator.Options
 	var logging zap.Options
-	command := &cobra.Command{
+	c := &cobra.Command{
 		Use:   "manager",
 		Short: "Run the operator",
 		Args:  cobra.NoArgs,
@@ -50,10 +58,10 @@ func managerCommand() *cobra.Command {
 			return operator.Run(cmd.Context(), config, options)
 		},
 	}
-	options.AddFlags(command.Flags())
+	options.AddFlags(c.Flags())
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
 	logging.BindFlags(flags)
 	ctrl.RegisterFlags(flags)
-	command.Flags().AddGoFlagSet(flags)
-	return command
+	c.Flags().AddGoFlagSet(flags)
+	return c
 }

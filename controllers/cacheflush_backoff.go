@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// backoffLimit is how many slices may fail before the flush does, as for a Job.
-	backoffLimit = 6
+	// maxDoublings of the wait after a failed slice.
+	maxDoublings = 6
 	// firstRetry and maxRetry bound the wait after a failed slice, as for a Job.
 	firstRetry, maxRetry = 10 * time.Second, 6 * time.Minute
 )
@@ -36,7 +36,7 @@ type hold struct {
 
 // retryAfter is how long a flush waits that has failed so many times before.
 func retryAfter(failures int32) time.Duration {
-	return min(maxRetry, firstRetry<<min(failures, backoffLimit))
+	return min(maxRetry, firstRetry<<min(failures, maxDoublings))
 }
 
 // hold a flush back.

@@ -6,6 +6,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -54,7 +55,7 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		verdict, err = v, nil
 	}
 	if err == nil && !finished(flush) {
-		verdict = verdict.Also(func() { flush.Status.Target = target(&flush.Spec) })
+		verdict = r.bounded(flush, verdict).Also(func() { flush.Status.Target = target(&flush.Spec) })
 	}
 	result, err := r.finish(context.WithoutCancel(ctx), flush, verdict, err) // also when the operator is stopped
 	if verdict != nil && verdict.Written && (!running(flush) || !flush.DeletionTimestamp.IsZero()) {
@@ -67,11 +68,17 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 	if !flush.DeletionTimestamp.IsZero() {
 		return status.Silent(0), nil
 	}
+	if flush.Spec.RunID != flush.Status.RunID {
+		return r.begin(flush), nil
+	}
 	if finished(flush) {
 		return r.expire(ctx, flush)
 	}
 	if flush.Spec.Suspend {
-		return suspended(v1alpha1.ReasonSuspended, "The flush is suspended"), nil
+		return suspended(v1alpha1.ReasonSuspended, "The flush is suspended").Also(func() { flush.Status.StartTime = nil }), nil
+	}
+	if left, ok := r.deadline(flush); ok && left <= 0 {
+		return r.exceeded(flush), nil
 	}
 	pool, err := r.pools.serving(ctx, flush, flush.Spec.PoolRef, keeper.DeletionsOnly)
 	if err != nil {
@@ -89,6 +96,42 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 	return r.slice(ctx, flush, pool)
 }
 
+// begin a new run: what is known of the last one is cleared, in one write.
+func (r *cacheFlushReconciler) begin(flush *v1alpha1.CacheFlush) *status.Verdict {
+	name := client.ObjectKeyFromObject(flush)
+	r.backoff.forget(name)
+	r.turns.end(name)
+	return status.Working(v1alpha1.ReasonQueued, "Run %q is about to begin", flush.Spec.RunID).In(time.Millisecond).
+		Also(func() { flush.Status = v1alpha1.CacheFlushStatus{RunID: flush.Spec.RunID} })
+}
+
+// deadline is how long the flush may still take; false when it may take as long as it likes, or has not started.
+func (r *cacheFlushReconciler) deadline(flush *v1alpha1.CacheFlush) (left time.Duration, ok bool) {
+	limit := flush.Spec.ActiveDeadlineSeconds
+	if limit == nil || flush.Status.StartTime == nil {
+		return 0, false
+	}
+	return time.Duration(*limit)*time.Second - r.clock.Since(flush.Status.StartTime.Time), true
+}
+
+// bounded has a flush looked at again when its deadline passes, whatever it waits for.
+func (r *cacheFlushReconciler) bounded(flush *v1alpha1.CacheFlush, v *status.Verdict) *status.Verdict {
+	left, ok := r.deadline(flush)
+	if !ok || v.Terminal != "" || v.Suspended != "" {
+		return v
+	}
+	if left = max(left, time.Millisecond); v.After == 0 || left < v.After {
+		v.After = left
+	}
+	return v
+}
+
+// exceeded is the verdict on a flush that has taken too long.
+func (r *cacheFlushReconciler) exceeded(flush *v1alpha1.CacheFlush) *status.Verdict {
+	v := fail(v1alpha1.ReasonDeadlineExceeded, fmt.Sprintf("The flush took longer than %d seconds", *flush.Spec.ActiveDeadlineSeconds))
+	return v.Also(func() { flush.Status.CompletionTime = new(metav1.NewTime(r.clock.Now())) })
+}
+
 // claim the run: read the flush anew, and have it say Running before the first key is deleted. If anything has
 // changed since the cache was filled, another look is due first.
 func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheFlush) error {
@@ -96,11 +139,11 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live); err != nil {
 		return err
 	}
-	if live.UID != flush.UID || finished(live) || live.Spec.Suspend || !live.DeletionTimestamp.IsZero() {
+	if live.UID != flush.UID || finished(live) || live.Spec.Suspend || !live.DeletionTimestamp.IsZero() || live.Spec.RunID != live.Status.RunID {
 		return status.Silent(conflictDelay)
 	}
 	*flush = *live
-	if running(flush) && flush.Status.ObservedGeneration == flush.Generation {
+	if running(flush) && flush.Status.ObservedGeneration == flush.Generation && flush.Status.StartTime != nil {
 		return nil
 	}
 	v := status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
@@ -108,6 +151,8 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 		flush.Status.Target = target(&flush.Spec)
 		if flush.Status.StartTime == nil {
 			flush.Status.StartTime = new(metav1.NewTime(r.clock.Now()))
+		}
+		if flush.Status.Progress == nil {
 			flush.Status.Progress = &v1alpha1.FlushProgress{}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -31,21 +32,18 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 	if err != nil {
 		return nil, err
 	}
-	options := cache.ScanOptions{
-		DryRun:   flush.Spec.Mode == v1alpha1.FlushDryRun,
-		Preserve: func(name string) bool { return r.declared(near, name) },
-	}
-	length := sliceLength
-	if len(flush.Status.Checkpoints) == 0 {
-		length = firstSliceLength
-	}
-	deadline := r.clock.Now().Add(length)
+	options := limits(flush, pool)
+	options.Preserve = func(name string) bool { return r.declared(near, name) || protected(pool, name) }
+	deadline := r.clock.Now().Add(length(flush, options))
 	stop := func() bool { return ctx.Err() != nil || !r.clock.Now().Before(deadline) }
 	result, err := scan(context.WithoutCancel(ctx), flush, pool.Cache, options, stop)
 	if cache.ServerWide(err) {
 		r.registry.Failed(ctx, pool.name, pool.Cache, err)
 	}
 	v := conclude(flush, result, err)
+	if left, ok := r.deadline(flush); ok && left <= 0 && v.Terminal == "" {
+		v = r.exceeded(flush)
+	}
 	v.Update = func() {
 		account(flush, result)
 		if failure(err) {
@@ -61,6 +59,46 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 	}
 	v.Update = nil
 	return v, nil
+}
+
+// limits of a flush: its own, and those of its pool.
+func limits(flush *v1alpha1.CacheFlush, pool *livePool) cache.ScanOptions {
+	o := cache.ScanOptions{DryRun: flush.Spec.Mode == v1alpha1.FlushDryRun}
+	if own := flush.Spec.MaxKeysPerSecond; own != nil {
+		o.MaxKeysPerSecond = *own
+	}
+	l := pool.Spec.FlushLimits
+	if l == nil {
+		return o
+	}
+	if l.LatencyBudget != nil {
+		o.LatencyBudget = l.LatencyBudget.Duration
+	}
+	if most := l.MaxKeysPerSecond; most != nil && (o.MaxKeysPerSecond == 0 || *most < o.MaxKeysPerSecond) {
+		o.MaxKeysPerSecond = *most
+	}
+	return o
+}
+
+// length of a slice: long enough to delete something.
+func length(flush *v1alpha1.CacheFlush, o cache.ScanOptions) time.Duration {
+	d := sliceLength
+	if len(flush.Status.Checkpoints) == 0 {
+		d = firstSliceLength
+	}
+	if o.MaxKeysPerSecond > 0 {
+		d = max(d, 2*time.Second/time.Duration(o.MaxKeysPerSecond))
+	}
+	return d
+}
+
+// protected says whether the pool has a key, by its full name, kept from all flushes.
+func protected(pool *livePool, name string) bool {
+	if pool.Spec.FlushLimits == nil {
+		return false
+	}
+	key := strings.TrimPrefix(name, pool.EffectiveKeyPrefix())
+	return slices.ContainsFunc(pool.Spec.FlushLimits.ProtectedPrefixes, func(p string) bool { return strings.HasPrefix(key, p) })
 }
 
 // saveAttempts is how often a slice's end is written anew, should people change the object again and again.
@@ -104,7 +142,7 @@ func scan(ctx context.Context, flush *v1alpha1.CacheFlush, pool *cache.Pool, o c
 	case spec.Match != "":
 		t = cache.Matching(spec.Match)
 	case len(spec.Keys) > 0:
-		return pool.ForgetNamed(ctx, spec.Keys, o)
+		return pool.ForgetNamed(ctx, spec.Keys, o, stop)
 	}
 	return pool.NewScan(t, o).Run(ctx, checkpoint(flush), stop)
 }
@@ -121,7 +159,7 @@ func conclude(flush *v1alpha1.CacheFlush, result cache.ScanResult, err error) *s
 		return working(flush, result).In(poolRetry)
 	case e != nil && e.Class == cache.Denied:
 		return fail(v1alpha1.ReasonPermissionDenied, e.Message)
-	case flush.Status.Failures >= backoffLimit:
+	case flush.Status.Failures >= flush.EffectiveBackoffLimit():
 		return fail(v1alpha1.ReasonBackoffLimitExceeded, err.Error())
 	default:
 		return status.Waiting(v1alpha1.ReasonFlushFailed, "%s", err.Error()).In(retryAfter(flush.Status.Failures))

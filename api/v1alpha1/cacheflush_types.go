@@ -32,7 +32,9 @@ const (
 // CacheFlushSpec declares keys that must go, once.
 //
 // +kubebuilder:validation:ExactlyOneOf=all;prefix;match;keys
-// +kubebuilder:validation:XValidation:rule=`self.poolRef == oldSelf.poolRef && self.mode == oldSelf.mode && (has(self.all) ? self.all : false) == (has(oldSelf.all) ? oldSelf.all : false) && (has(self.prefix) ? self.prefix : "") == (has(oldSelf.prefix) ? oldSelf.prefix : "") && (has(self.match) ? self.match : "") == (has(oldSelf.match) ? oldSelf.match : "") && (has(self.keys) ? self.keys : []) == (has(oldSelf.keys) ? oldSelf.keys : [])`,message="is immutable except suspend and ttlSecondsAfterFinished; create another CacheFlush"
+// +kubebuilder:validation:XValidation:rule=`(has(self.runID) ? self.runID : "") != (has(oldSelf.runID) ? oldSelf.runID : "") || self.poolRef == oldSelf.poolRef && self.mode == oldSelf.mode && self.backoffLimit == oldSelf.backoffLimit && (has(self.activeDeadlineSeconds) ? self.activeDeadlineSeconds : 0) == (has(oldSelf.activeDeadlineSeconds) ? oldSelf.activeDeadlineSeconds : 0) && (has(self.all) ? self.all : false) == (has(oldSelf.all) ? oldSelf.all : false) && (has(self.prefix) ? self.prefix : "") == (has(oldSelf.prefix) ? oldSelf.prefix : "") && (has(self.match) ? self.match : "") == (has(oldSelf.match) ? oldSelf.match : "") && (has(self.keys) ? self.keys : []) == (has(oldSelf.keys) ? oldSelf.keys : [])`,message="is immutable except suspend, maxKeysPerSecond and ttlSecondsAfterFinished, or together with a new runID; create another CacheFlush"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.runID) || has(self.runID)",fieldPath=".runID",message="cannot be removed, only changed"
+// +kubebuilder:validation:XValidation:rule="!has(self.runID) || !has(self.ttlSecondsAfterFinished)",fieldPath=".ttlSecondsAfterFinished",message="must not be set together with runID: the object is to stay for the next run"
 type CacheFlushSpec struct {
 	// poolRef names the CachePool; "default" when it is not set.
 	// +optional
@@ -76,6 +78,29 @@ type CacheFlushSpec struct {
 	// +kubebuilder:default=Delete
 	Mode FlushMode `json:"mode,omitempty"`
 
+	// maxKeysPerSecond is the most keys that are deleted in a second. The lower of this and the pool's limit counts.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	MaxKeysPerSecond *int64 `json:"maxKeysPerSecond,omitempty"`
+
+	// runID names the run: a new one runs the flush again, also when it has finished. Once set it cannot be removed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	RunID string `json:"runID,omitempty"`
+
+	// activeDeadlineSeconds is how long the flush may take from its startTime on; then it fails. Resuming a suspended
+	// flush starts the time anew.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ActiveDeadlineSeconds *int64 `json:"activeDeadlineSeconds,omitempty"`
+
+	// backoffLimit is how many slices may fail before the flush does. Waiting for the pool does not count.
+	// +optional
+	// +kubebuilder:default=6
+	// +kubebuilder:validation:Minimum=0
+	BackoffLimit *int32 `json:"backoffLimit,omitempty"`
+
 	// suspend stops the flush where it is until it is set to false. A finished flush ignores it.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
@@ -92,6 +117,12 @@ type CacheFlushStatus struct {
 	// observedGeneration is the generation of the spec that this status speaks of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// runID of the run that this status speaks of.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	RunID string `json:"runID,omitempty"`
 
 	// target says in words what is flushed.
 	// +optional
@@ -230,6 +261,14 @@ type CacheFlushList struct {
 
 // Scans is false for a flush of named keys, which needs no scan and therefore no turn.
 func (f *CacheFlush) Scans() bool { return len(f.Spec.Keys) == 0 }
+
+// EffectiveBackoffLimit is how many slices may fail: what is declared, or 6.
+func (f *CacheFlush) EffectiveBackoffLimit() int32 {
+	if f.Spec.BackoffLimit == nil {
+		return 6
+	}
+	return *f.Spec.BackoffLimit
+}
 
 // Conditions of the flush.
 func (f *CacheFlush) Conditions() *[]metav1.Condition { return &f.Status.Conditions }

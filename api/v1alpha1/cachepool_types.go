@@ -56,6 +56,10 @@ type CachePoolSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('100ms') && duration(self) <= duration('1m')",message="must be a duration from 100ms to 1m, such as 500ms or 3s"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
+	// flushLimits are respected by every CacheFlush of this pool.
+	// +optional
+	FlushLimits *FlushLimits `json:"flushLimits,omitempty"`
+
 	// suspend stops all work on the pool, its entries and its flushes. Keys stay as they are, also when entries
 	// are deleted meanwhile.
 	// +optional
@@ -83,6 +87,35 @@ type CredentialsSecretReference struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	PasswordKey string `json:"passwordKey,omitempty"`
+}
+
+// FlushLimits protect the server and the keys of a pool from its flushes.
+//
+// +kubebuilder:validation:MinProperties=1
+type FlushLimits struct {
+	// latencyBudget is how long a flush may keep the server from other clients at a time: its batches adapt to it. From
+	// 100us to 1s; 2ms when it is not set.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(us|ms|s))+$') && duration(self) >= duration('100us') && duration(self) <= duration('1s')",message="must be a duration from 100us to 1s, such as 500us or 2ms"
+	LatencyBudget *metav1.Duration `json:"latencyBudget,omitempty"`
+
+	// maxKeysPerSecond is the most keys that a flush deletes in a second.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	MaxKeysPerSecond *int64 `json:"maxKeysPerSecond,omitempty"`
+
+	// protectedPrefixes of keys, behind the pool's key prefix, that no flush ever deletes, not even one that names the
+	// key. They are taken literally.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +kubebuilder:validation:items:XValidation:rule="size(bytes(self)) <= 1024",message="must be at most 1024 bytes"
+	ProtectedPrefixes []string `json:"protectedPrefixes,omitempty"`
 }
 
 // CachePoolStatus is what the operator found.

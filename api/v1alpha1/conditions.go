@@ -118,4 +118,6 @@ const (
 	ReasonFlushFailed = "FlushFailed"
 	// ReasonBackoffLimitExceeded : too many slices failed.
 	ReasonBackoffLimitExceeded = "BackoffLimitExceeded"
+	// ReasonDeadlineExceeded : activeDeadlineSeconds have passed since the start.
+	ReasonDeadlineExceeded = "DeadlineExceeded"
 )

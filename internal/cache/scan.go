@@ -18,8 +18,10 @@ const (
 	minCount   = 100
 	startCount = 500
 	maxCount   = 5000
-	// latencyBudget is how long one pipeline may keep the server from others.
-	latencyBudget = 2 * time.Millisecond
+	// defaultBudget is how long one pipeline may keep the server from others.
+	defaultBudget = 2 * time.Millisecond
+	// shares a second are the deletions spread over that are limited to so many a second.
+	shares = 20
 	// maxUnlink keys are named by one UNLINK.
 	maxUnlink = 1000
 	// maxSample keys are kept by a dry run.
@@ -34,6 +36,10 @@ type ScanOptions struct {
 	Preserve func(name string) bool
 	// Sample is how many keys a dry run has sampled already.
 	Sample int
+	// LatencyBudget is how long other clients may have to wait for one page; 0 means 2ms.
+	LatencyBudget time.Duration
+	// MaxKeysPerSecond that are deleted; 0 means no limit.
+	MaxKeysPerSecond int64
 }
 
 // Checkpoint is where a scan goes on. Everything before it is done. The zero value is the start.
@@ -82,6 +88,7 @@ type Scan struct {
 	options ScanOptions
 	count   int64
 	recent  costs
+	began   time.Time
 	// pending keys of the last page, not deleted yet.
 	pending []string
 	// next is the cursor of the next page, and Done after the last.
@@ -91,13 +98,16 @@ type Scan struct {
 
 // NewScan prepares a scan.
 func (p *Pool) NewScan(t Target, o ScanOptions) *Scan {
+	if o.LatencyBudget == 0 {
+		o.LatencyBudget = defaultBudget
+	}
 	return &Scan{pool: p, pattern: t.pattern(p.prefix), fence: p.prefix + t.literal, options: o, count: startCount}
 }
 
 // Run scans from a checkpoint until the end, or until stop says so between two pages. Whatever it returns, an
 // error included, the result counts what was done, and its checkpoint is a safe place to go on from.
 func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (ScanResult, error) {
-	s.pending, s.result = nil, ScanResult{Checkpoint: from}
+	s.pending, s.result, s.began = nil, ScanResult{Checkpoint: from}, time.Now()
 	id, err := s.pool.scanID(ctx)
 	if err != nil {
 		return s.result, err
@@ -113,6 +123,9 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 	}
 	s.result.Checkpoint, s.next = start, start
 	for first := true; !s.result.Checkpoint.Done; first = false {
+		if !s.await(ctx, stop) {
+			break
+		}
 		if err := s.step(ctx, roundTrip, !first && stop()); err != nil {
 			return s.result, err
 		}
@@ -120,6 +133,7 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 			break
 		}
 	}
+	s.result.Matched -= int64(len(s.pending)) // the next Run finds them again
 	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed; if
 	// nobody answers, nothing is known of it.
 	after, err := s.pool.scanID(ctx)
@@ -133,16 +147,48 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 	return s.result, nil
 }
 
-// step is one round trip: it deletes the pending keys and, unless it is the last one, fetches the next page.
+// share is how many of the pending keys are deleted next.
+func (s *Scan) share() int {
+	if s.options.MaxKeysPerSecond == 0 {
+		return len(s.pending)
+	}
+	return int(min(int64(len(s.pending)), max(1, s.options.MaxKeysPerSecond/shares)))
+}
+
+// await the time when the next share may be deleted, if there is a limit. It is false when that would be too late.
+func (s *Scan) await(ctx context.Context, stop func() bool) bool {
+	if s.options.MaxKeysPerSecond == 0 || len(s.pending) == 0 {
+		return true
+	}
+	sum := s.result.Deleted + int64(s.share())
+	due := s.began.Add(time.Duration(float64(sum) / float64(s.options.MaxKeysPerSecond) * float64(time.Second)))
+	for !stop() {
+		left := time.Until(due)
+		if left <= 0 {
+			return true
+		}
+		timer := time.NewTimer(min(left, time.Second/shares))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return false
+}
+
+// step is one round trip: it deletes a share of the pending keys and, if that is the rest of them, and unless it is the
+// last step, fetches the next page.
 func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) error {
 	ctx, cancel := s.pool.deadline(ctx)
 	defer cancel()
 	var unlinks []*redis.IntCmd
 	var scan *redis.ScanCmd
+	now, later := s.pending[:s.share()], s.pending[s.share():]
 	start := time.Now()
 	_, _ = s.pool.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		unlinks = unlink(ctx, pipe, s.pending)
-		if !last && !s.next.Done {
+		unlinks = unlink(ctx, pipe, now)
+		if !last && !s.next.Done && len(later) == 0 {
 			scan = pipe.Scan(ctx, s.next.Cursor, s.pattern, s.count)
 		}
 		return nil
@@ -158,7 +204,9 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	if failed != nil {
 		return failed
 	}
-	s.pending, s.result.Checkpoint = nil, s.next
+	if s.pending = later; len(later) == 0 {
+		s.result.Checkpoint = s.next
+	}
 	if scan == nil {
 		return nil
 	}
@@ -166,8 +214,12 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	if err != nil {
 		return wrap("SCAN", err)
 	}
-	s.count = adapt(s.count, s.recent.best(took, s.count))
+	scanned := s.count
+	s.count = adapt(s.count, s.recent.best(took, s.count), s.options.LatencyBudget)
 	s.take(keys)
+	if limit := s.options.MaxKeysPerSecond; limit > 0 && len(s.pending) > 0 { // no more than can soon be deleted
+		s.count = min(s.count, max(1, scanned*max(1, limit/shares)/int64(len(s.pending))))
+	}
 	s.next.Cursor, s.next.Done = cursor, cursor == 0
 	if len(s.pending) == 0 {
 		s.result.Checkpoint = s.next
@@ -195,18 +247,29 @@ func (s *Scan) take(keys []string) {
 	}
 }
 
-// ForgetNamed deletes or counts the given keys, by names without the prefix, in pipelines. A scan of named keys
-// has no checkpoint: after an error it can be done again.
-func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions) (ScanResult, error) {
+// ForgetNamed deletes or counts the given keys, by names without the prefix, in pipelines, until it is done or, if a limit
+// makes it take longer, stop says so. It has no checkpoint: what was deleted is not found again.
+func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions, stop func() bool) (ScanResult, error) {
 	s := p.NewScan(Target{}, o)
+	s.began = time.Now()
 	names, err := p.existing(ctx, keys)
 	if err != nil {
 		return s.result, err
 	}
 	s.take(names)
-	err = s.step(ctx, 0, true)
-	s.result.Checkpoint.Done = err == nil
-	return s.result, err
+	for {
+		if !s.await(ctx, stop) {
+			s.result.Matched -= int64(len(s.pending))
+			return s.result, nil
+		}
+		if err := s.step(ctx, 0, true); err != nil {
+			return s.result, err
+		}
+		if len(s.pending) == 0 {
+			s.result.Checkpoint.Done = true
+			return s.result, nil
+		}
+	}
 }
 
 // existing gives the full names of those keys that are there, each once.
@@ -266,10 +329,10 @@ func (c *costs) best(took time.Duration, count int64) time.Duration {
 
 // adapt brings COUNT to what the server does within the latency budget, at most halving or doubling it, so that
 // one slow page by chance changes little.
-func adapt(count int64, took time.Duration) int64 {
+func adapt(count int64, took, budget time.Duration) int64 {
 	factor := 2.0
 	if took > 0 {
-		factor = min(2, max(0.5, float64(latencyBudget)/float64(took)))
+		factor = min(2, max(0.5, float64(budget)/float64(took)))
 	}
 	return min(maxCount, max(minCount, int64(float64(count)*factor)))
 }

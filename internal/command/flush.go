@@ -1,0 +1,233 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package command has the command line for people and CronJobs.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
+)
+
+// Exit codes.
+const (
+	// ExitFailed : the flush failed, or could not be created or followed.
+	ExitFailed = 1
+	// ExitUsage : the command line does not say what to do.
+	ExitUsage = 2
+	// ExitTimeout : the flush was not done in time. It goes on.
+	ExitTimeout = 3
+)
+
+// Error ends the program with an exit code.
+type Error struct {
+	Code int
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap gives what went wrong.
+func (e *Error) Unwrap() error { return e.Err }
+
+func usage(format string, args ...any) error {
+	return &Error{Code: ExitUsage, Err: fmt.Errorf(format, args...)}
+}
+
+// flush is what the command line says.
+type flush struct {
+	config  *genericclioptions.ConfigFlags
+	name    string
+	spec    v1alpha1.CacheFlushSpec
+	all     bool
+	dryRun  bool
+	wait    bool
+	timeout time.Duration
+
+	client    client.WithWatch
+	namespace string
+	out       io.Writer
+}
+
+const flushExample = `  # Delete the keys of a release that went wrong, and wait for the end
+  %[1]s flush --pool main --prefix user:v1.4.2: --wait
+
+  # See first what would go
+  %[1]s flush --pool main --match 'user:*:profile' --dry-run
+
+  # In a CronJob: a pod that is started again follows the flush that the first one created
+  %[1]s flush --pool main --prefix report: --name report-$(JOB_NAME) --wait --timeout 10m`
+
+// NewFlush makes the command `flush` of a program with this name.
+func NewFlush(program string) *cobra.Command {
+	f := &flush{config: genericclioptions.NewConfigFlags(true)}
+	c := &cobra.Command{
+		Use:   "flush (--all | --prefix TEXT | --match GLOB | --key KEY...)",
+		Short: "Delete keys from a cache, once, by creating a CacheFlush",
+		Long: `Delete keys from a cache, once, by creating a CacheFlush. The operator does the work; this command can follow it.
+
+Exit code: 0 the flush was created, or with --wait is complete; 1 it failed; 2 the command line is wrong; 3 it was not done in time, and goes on.`,
+		Example: fmt.Sprintf(flushExample, program),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.NoArgs(cmd, args); err != nil {
+				return usage("%w", err)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.out = cmd.OutOrStdout()
+			return f.run(cmd.Context(), cmd)
+		},
+	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
+	f.addFlags(c)
+	return c
+}
+
+func (f *flush) addFlags(c *cobra.Command) {
+	flags, s := c.Flags(), &f.spec
+	flags.StringVar(&f.name, "name", "", "name of the CacheFlush; one that exists with the same spec is followed. Generated when empty")
+	flags.StringVar(&s.PoolRef.Name, "pool", "default", "CachePool to flush")
+	flags.BoolVar(&f.all, "all", false, "flush every key of the pool")
+	flags.StringVar(&s.Prefix, "prefix", "", "flush the keys that start with this text, taken literally")
+	flags.StringVar(&s.Match, "match", "", "flush the keys that match this Redis glob")
+	flags.StringArrayVar(&s.Keys, "key", nil, "flush this key; may be given up to 1000 times")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "count and sample the keys, delete nothing, and wait for the result")
+	s.MaxKeysPerSecond = flags.Int64("max-keys-per-second", 0, "delete at most so many keys in a second")
+	flags.StringVar(&s.RunID, "run-id", "", "name of the run")
+	s.ActiveDeadlineSeconds = flags.Int64("active-deadline-seconds", 0, "fail if it takes longer")
+	s.BackoffLimit = flags.Int32("backoff-limit", 6, "fail after so many failures")
+	flags.BoolVar(&s.Suspend, "suspend", false, "create it suspended")
+	s.TTLSecondsAfterFinished = flags.Int32("ttl-seconds-after-finished", 0, "delete the CacheFlush so many seconds after its end, at least 10")
+	flags.BoolVar(&f.wait, "wait", false, "wait for the end, and show how far it is")
+	flags.DurationVar(&f.timeout, "timeout", 0, "with --wait: how long to wait at most; 0 means for ever")
+	f.config.Timeout = nil // its --timeout is of single requests
+	f.config.AddFlags(flags)
+}
+
+// run creates or finds the flush, and follows it.
+func (f *flush) run(ctx context.Context, c *cobra.Command) error {
+	if err := f.complete(c); err != nil {
+		return err
+	}
+	if err := f.connect(); err != nil {
+		return err
+	}
+	object, err := f.create(ctx)
+	if err != nil {
+		return err
+	}
+	if !f.wait {
+		return nil
+	}
+	return f.follow(ctx, object)
+}
+
+// complete the spec with what the flags say, and drop what they do not.
+func (f *flush) complete(c *cobra.Command) error {
+	s := &f.spec
+	targets := 0
+	for _, name := range []string{"all", "prefix", "match", "key"} {
+		if c.Flags().Changed(name) {
+			targets++
+		}
+	}
+	if targets != 1 {
+		return usage("set exactly one of --all, --prefix, --match, --key")
+	}
+	for name, drop := range map[string]func(){
+		"max-keys-per-second":        func() { s.MaxKeysPerSecond = nil },
+		"active-deadline-seconds":    func() { s.ActiveDeadlineSeconds = nil },
+		"ttl-seconds-after-finished": func() { s.TTLSecondsAfterFinished = nil },
+	} {
+		if !c.Flags().Changed(name) {
+			drop()
+		}
+	}
+	if c.Flags().Changed("all") {
+		s.All = &f.all
+	}
+	s.Mode = v1alpha1.FlushDelete
+	if f.dryRun {
+		s.Mode, f.wait = v1alpha1.FlushDryRun, true
+	}
+	if f.timeout != 0 && !f.wait {
+		return usage("--timeout needs --wait")
+	}
+	return nil
+}
+
+// connect to the API server as kubectl does, or as a pod.
+func (f *flush) connect() error {
+	config, err := f.config.ToRESTConfig()
+	if err != nil {
+		return &Error{Code: ExitUsage, Err: err}
+	}
+	if f.namespace, _, err = f.config.ToRawKubeConfigLoader().Namespace(); err != nil {
+		return &Error{Code: ExitUsage, Err: err}
+	}
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return err
+	}
+	f.client, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
+	return err
+}
+
+// create the flush, or find the one of this name that is the same.
+func (f *flush) create(ctx context.Context) (*v1alpha1.CacheFlush, error) {
+	object := &v1alpha1.CacheFlush{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: f.name}, Spec: f.spec}
+	if f.name == "" {
+		object.GenerateName = "flush-"
+	}
+	err := f.client.Create(ctx, object)
+	switch {
+	case err == nil:
+		f.say("cacheflush/%s created", object.Name)
+		return object, nil
+	case apierrors.IsInvalid(err):
+		return nil, &Error{Code: ExitUsage, Err: err}
+	case !apierrors.IsAlreadyExists(err) || f.name == "":
+		return nil, err
+	}
+	existing := &v1alpha1.CacheFlush{}
+	if err := f.client.Get(ctx, client.ObjectKeyFromObject(object), existing); err != nil {
+		return nil, err
+	}
+	if !existing.DeletionTimestamp.IsZero() {
+		return nil, fmt.Errorf("cacheflush/%s is being deleted", existing.Name)
+	}
+	if !same(f.spec, existing.Spec) {
+		return nil, usage("cacheflush/%s exists, and flushes something else or in another way; choose another --name", existing.Name)
+	}
+	f.say("cacheflush/%s exists with the same spec", existing.Name)
+	return existing, nil
+}
+
+// same says whether two specs ask for the same. Suspending does not change what is asked for.
+func same(a, b v1alpha1.CacheFlushSpec) bool {
+	a.Suspend = b.Suspend
+	return equality.Semantic.DeepEqual(a, b)
+}
+
+func (f *flush) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(f.out, format+"\n", args...) // who reads it may be gone; the flush is not
+}
+
+// timedOut tells a deadline of ours from other ends.
+func timedOut(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errTimeout) }
+
+var errTimeout = errors.New("timed out waiting for the flush, which goes on")
