@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -55,7 +56,13 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		verdict, err = v, nil
 	}
 	if err == nil && !finished(flush) {
-		verdict = r.bounded(flush, verdict).Also(func() { flush.Status.Target = target(&flush.Spec) })
+		suspended := verdict.Suspended != ""
+		verdict = r.bounded(flush, verdict).Also(func() {
+			flush.Status.Target = target(&flush.Spec)
+			if suspended { // as for a Job: its time begins anew
+				flush.Status.StartTime = nil
+			}
+		})
 	}
 	result, err := r.finish(context.WithoutCancel(ctx), flush, verdict, err) // also when the operator is stopped
 	if verdict != nil && verdict.Written && (!running(flush) || !flush.DeletionTimestamp.IsZero()) {
@@ -75,14 +82,11 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 		return r.expire(ctx, flush)
 	}
 	if flush.Spec.Suspend {
-		return suspended(v1alpha1.ReasonSuspended, "The flush is suspended").Also(func() { flush.Status.StartTime = nil }), nil
+		return suspended(v1alpha1.ReasonSuspended, "The flush is suspended"), nil
 	}
-	if left, ok := r.deadline(flush); ok && left <= 0 {
-		return r.exceeded(flush), nil
-	}
-	pool, err := r.pools.serving(ctx, flush, flush.Spec.PoolRef, keeper.DeletionsOnly)
+	pool, err := r.pool(ctx, flush)
 	if err != nil {
-		return nil, asFlush(err)
+		return nil, err
 	}
 	if left := r.backoff.left(flush, r.clock.Now()); left > 0 {
 		return backingOff(flush).In(left), nil
@@ -94,6 +98,21 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 		return nil, err
 	}
 	return r.slice(ctx, flush, pool)
+}
+
+// pool of a flush, if that serves, and the flush still has time. The time stands still while the pool is suspended.
+func (r *cacheFlushReconciler) pool(ctx context.Context, flush *v1alpha1.CacheFlush) (*livePool, error) {
+	pool, err := r.pools.serving(ctx, flush, flush.Spec.PoolRef, keeper.DeletionsOnly)
+	if v, ok := errors.AsType[*status.Verdict](err); ok && v.Suspended != "" {
+		return nil, asFlush(err)
+	}
+	if left, ok := r.deadline(flush); ok && left <= 0 {
+		return nil, r.exceeded(flush)
+	}
+	if err != nil {
+		return nil, asFlush(err)
+	}
+	return pool, nil
 }
 
 // begin a new run: what is known of the last one is cleared, in one write.
@@ -108,7 +127,7 @@ func (r *cacheFlushReconciler) begin(flush *v1alpha1.CacheFlush) *status.Verdict
 // deadline is how long the flush may still take; false when it may take as long as it likes, or has not started.
 func (r *cacheFlushReconciler) deadline(flush *v1alpha1.CacheFlush) (left time.Duration, ok bool) {
 	limit := flush.Spec.ActiveDeadlineSeconds
-	if limit == nil || flush.Status.StartTime == nil {
+	if limit == nil || flush.Status.StartTime == nil || *limit > int64(math.MaxInt64/time.Second) {
 		return 0, false
 	}
 	return time.Duration(*limit)*time.Second - r.clock.Since(flush.Status.StartTime.Time), true
@@ -117,7 +136,7 @@ func (r *cacheFlushReconciler) deadline(flush *v1alpha1.CacheFlush) (left time.D
 // bounded has a flush looked at again when its deadline passes, whatever it waits for.
 func (r *cacheFlushReconciler) bounded(flush *v1alpha1.CacheFlush, v *status.Verdict) *status.Verdict {
 	left, ok := r.deadline(flush)
-	if !ok || v.Terminal != "" || v.Suspended != "" {
+	if !ok || v.Terminal != "" || v.Suspended != "" || !flush.DeletionTimestamp.IsZero() {
 		return v
 	}
 	if left = max(left, time.Millisecond); v.After == 0 || left < v.After {
@@ -139,7 +158,8 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live); err != nil {
 		return err
 	}
-	if live.UID != flush.UID || finished(live) || live.Spec.Suspend || !live.DeletionTimestamp.IsZero() || live.Spec.RunID != live.Status.RunID {
+	changed := live.UID != flush.UID || live.Generation != flush.Generation || !live.DeletionTimestamp.IsZero()
+	if changed || finished(live) || live.Spec.RunID != live.Status.RunID {
 		return status.Silent(conflictDelay)
 	}
 	*flush = *live

@@ -39,6 +39,8 @@ const (
 	slowAnswer   = 50 * time.Millisecond
 	manyKeys     = 300_000
 	longInterval = time.Hour
+	tookTooLong  = "Ready=False/DeadlineExceeded Failed=True/DeadlineExceeded Stalled=True/DeadlineExceeded"
+	failedOften  = "Ready=False/BackoffLimitExceeded Failed=True/BackoffLimitExceeded Stalled=True/BackoffLimitExceeded"
 )
 
 func all(f *v1alpha1.CacheFlush) { f.Spec.All = new(true) }
@@ -55,6 +57,21 @@ func matching(glob string) func(*v1alpha1.CacheFlush) {
 
 func named(keys ...string) func(*v1alpha1.CacheFlush) {
 	return func(f *v1alpha1.CacheFlush) { f.Spec.Keys = keys }
+}
+
+// run1, run2 and run3 set the runID of a flush.
+func run1(f *v1alpha1.CacheFlush) { f.Spec.RunID = "v1" }
+func run2(f *v1alpha1.CacheFlush) { f.Spec.RunID = "v2" }
+func run3(f *v1alpha1.CacheFlush) { f.Spec.RunID = "v3" }
+
+// atMost limits a flush to so many keys a second.
+func atMost(keys int64) func(*v1alpha1.CacheFlush) {
+	return func(f *v1alpha1.CacheFlush) { f.Spec.MaxKeysPerSecond = &keys }
+}
+
+// atMostLong gives a flush a deadline.
+func atMostLong(seconds int64) func(*v1alpha1.CacheFlush) {
+	return func(f *v1alpha1.CacheFlush) { f.Spec.ActiveDeadlineSeconds = &seconds }
 }
 
 func suspend(f *v1alpha1.CacheFlush) { f.Spec.Suspend = true }
@@ -93,7 +110,7 @@ func (w *world) run(name string, change ...func(*v1alpha1.CacheFlush)) *v1alpha1
 func (w *world) fill(prefix string, n int) {
 	w.t.Helper()
 	const portion = 10_000
-	script := `for i = ARGV[2], ARGV[3] do redis.call('set', ARGV[1] .. i, 'v') end return 0`
+	script := `for i = tonumber(ARGV[2]), tonumber(ARGV[3]) do redis.call('set', ARGV[1] .. i, 'v') end return 0`
 	for i := 1; i <= n; i += portion {
 		w.Expect(w.redis.Eval(w.t.Context(), script, []string{prefix}, prefix, i, min(n, i+portion-1)).Err()).To(Succeed())
 	}
@@ -144,6 +161,16 @@ func (w *world) midway(f *v1alpha1.CacheFlush) {
 		g.Expect(f.Status.Progress.Percent).To(BeNumerically(">", 0))
 	})
 	w.Expect(summary(f)).To(Equal(isRunning), "it has already finished: make it slower")
+}
+
+// begun waits until a flush that is limited has deleted something, in its present run.
+func (w *world) begun(f *v1alpha1.CacheFlush) {
+	w.t.Helper()
+	reads(w, f, func(g Gomega, f *v1alpha1.CacheFlush) {
+		g.Expect(f.Status.Progress).NotTo(BeNil())
+		g.Expect(f.Status.Progress.Deleted).To(BeNumerically(">", 0))
+		g.Expect(summary(f)).To(Equal(isRunning))
+	})
 }
 
 // progress of a flush in a line: percent matched deleted preserved.

@@ -95,14 +95,15 @@ func (r *cacheFlushReconciler) behind(ctx context.Context, o client.Object) []re
 	return found
 }
 
-// freesTurn lets through what may give others their turn: a flush ran, or stood in the queue, and does not any more.
+// freesTurn lets through what may give others their turn: a flush ran, or stood in the queue, and does not any more,
+// or has gone to another pool.
 func freesTurn() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			was, ok := e.ObjectOld.(*v1alpha1.CacheFlush)
 			is, ok2 := e.ObjectNew.(*v1alpha1.CacheFlush)
-			return ok && ok2 && (running(was) && !running(is) || queues(was) && !queues(is))
+			return ok && ok2 && (running(was) && !running(is) || queues(was) && !queues(is) || was.Spec.PoolRef != is.Spec.PoolRef)
 		},
 	}
 }

@@ -80,10 +80,10 @@ func limits(flush *v1alpha1.CacheFlush, pool *livePool) cache.ScanOptions {
 	return o
 }
 
-// length of a slice: long enough to delete something.
+// length of a slice: long enough to delete something. Named keys have no checkpoint to save.
 func length(flush *v1alpha1.CacheFlush, o cache.ScanOptions) time.Duration {
 	d := sliceLength
-	if len(flush.Status.Checkpoints) == 0 {
+	if flush.Scans() && len(flush.Status.Checkpoints) == 0 {
 		d = firstSliceLength
 	}
 	if o.MaxKeysPerSecond > 0 {
@@ -106,7 +106,7 @@ const saveAttempts = 5
 
 // save what a slice came to. Where only the spec or metadata of the flush have changed meanwhile, it is written to what
 // the flush is now: what was deleted shall count. Where its status has changed, another operator is at work, and nothing
-// is written.
+// is written; nor when a new run is to begin, of which a Complete would be said.
 func (r *cacheFlushReconciler) save(ctx context.Context, flush *v1alpha1.CacheFlush, v *status.Verdict) error {
 	began := flush.Status.DeepCopy()
 	var err error
@@ -118,7 +118,7 @@ func (r *cacheFlushReconciler) save(ctx context.Context, flush *v1alpha1.CacheFl
 		if getErr := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live); getErr != nil {
 			return getErr
 		}
-		if !equality.Semantic.DeepEqual(live.Status, *began) {
+		if !equality.Semantic.DeepEqual(live.Status, *began) || live.Spec.RunID != live.Status.RunID {
 			return err
 		}
 		*flush = *live

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
@@ -27,7 +28,7 @@ var somewhere = cache.ScanResult{Checkpoint: cache.Checkpoint{Node: "n", ServerI
 func TestTheConditionsOfAFlushAreThoseOfItsState(t *testing.T) {
 	done := somewhere
 	done.Checkpoint.Done = true
-	failedOften := func(f *v1alpha1.CacheFlush) { f.Status.Failures = backoffLimit }
+	failedOften := func(f *v1alpha1.CacheFlush) { f.Status.Failures = f.EffectiveBackoffLimit() }
 	dry := func(f *v1alpha1.CacheFlush) { f.Spec.Mode = v1alpha1.FlushDryRun }
 	serverError := &cache.Error{Class: cache.Failed, Reason: cache.ReasonCommandFailed, Message: "SCAN failed"}
 	for name, c := range map[string]struct {
@@ -88,6 +89,30 @@ func TestTheConditionsOfAFlushAreThoseOfItsState(t *testing.T) {
 		"failed too often": {
 			flush: failedOften, verdict: func(f *v1alpha1.CacheFlush) error { return conclude(f, somewhere, serverError) },
 			want: "Failed=True/BackoffLimitExceeded Ready=False/BackoffLimitExceeded Stalled=True/BackoffLimitExceeded", kstatus: kstatus.FailedStatus,
+		},
+		"failed at once, since no retry is wanted": {
+			flush:   func(f *v1alpha1.CacheFlush) { f.Spec.BackoffLimit = new(int32(0)) },
+			verdict: func(f *v1alpha1.CacheFlush) error { return conclude(f, somewhere, serverError) },
+			want:    "Failed=True/BackoffLimitExceeded Ready=False/BackoffLimitExceeded Stalled=True/BackoffLimitExceeded", kstatus: kstatus.FailedStatus,
+		},
+		"retrying, once": {
+			flush:   func(f *v1alpha1.CacheFlush) { f.Spec.BackoffLimit = new(int32(1)) },
+			verdict: func(f *v1alpha1.CacheFlush) error { return conclude(f, somewhere, serverError) },
+			want:    "Ready=False/FlushFailed Reconciling=True/ProgressingWithRetry", kstatus: kstatus.InProgressStatus,
+		},
+		"failed after its only retry": {
+			flush: func(f *v1alpha1.CacheFlush) {
+				f.Spec.BackoffLimit, f.Status.Failures = new(int32(1)), 1
+			},
+			verdict: func(f *v1alpha1.CacheFlush) error { return conclude(f, somewhere, serverError) },
+			want:    "Failed=True/BackoffLimitExceeded Ready=False/BackoffLimitExceeded Stalled=True/BackoffLimitExceeded", kstatus: kstatus.FailedStatus,
+		},
+		"failed for lack of time": {
+			flush: func(f *v1alpha1.CacheFlush) { f.Spec.ActiveDeadlineSeconds = new(int64(1)) },
+			verdict: func(f *v1alpha1.CacheFlush) error {
+				return (&cacheFlushReconciler{finisher: finisher{clock: clock.RealClock{}}}).exceeded(f)
+			},
+			want: "Failed=True/DeadlineExceeded Ready=False/DeadlineExceeded Stalled=True/DeadlineExceeded", kstatus: kstatus.FailedStatus,
 		},
 		"failed for lack of rights": {
 			verdict: func(f *v1alpha1.CacheFlush) error { return conclude(f, somewhere, &cache.Error{Class: cache.Denied}) },
@@ -150,7 +175,7 @@ func TestAFlushFailsWhenSlicesHaveFailedMoreOftenThanTheLimit(t *testing.T) {
 	b := newBench(t, benchFlush("flush"))
 	b.redis.Server().SetPreHook(refuse("SCAN", "ERR something"))
 	var waits []time.Duration
-	for range backoffLimit {
+	for range 6 { // the default
 		after := b.once("flush").RequeueAfter
 		if f := b.flush("flush"); finished(f) || seen(f) != "Ready=False/FlushFailed Reconciling=True/ProgressingWithRetry" {
 			t.Fatalf("after %d failures the flush is %s", f.Status.Failures, seen(f))
@@ -173,7 +198,7 @@ func TestAFlushFailsWhenSlicesHaveFailedMoreOftenThanTheLimit(t *testing.T) {
 	if got := seen(f); got != "Failed=True/BackoffLimitExceeded Ready=False/BackoffLimitExceeded Stalled=True/BackoffLimitExceeded" {
 		t.Errorf("the flush is %s", got)
 	}
-	if f.Status.Failures != backoffLimit+1 || f.Status.CompletionTime == nil {
+	if f.Status.Failures != 7 || f.Status.CompletionTime == nil {
 		t.Errorf("%d failures, completed at %v", f.Status.Failures, f.Status.CompletionTime)
 	}
 	if b.keys() != 2 {

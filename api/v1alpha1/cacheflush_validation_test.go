@@ -11,7 +11,9 @@ import (
 
 const (
 	oneTarget      = `spec: Invalid value: exactly one of the fields in [all prefix match keys] must be set`
-	immutableFlush = `spec: Invalid value: is immutable except suspend and ttlSecondsAfterFinished; create another CacheFlush`
+	immutableFlush = `spec: Invalid value: is immutable except suspend, maxKeysPerSecond and ttlSecondsAfterFinished, or together with a new runID; create another CacheFlush`
+	removedRun     = `spec.runID: Invalid value: cannot be removed, only changed`
+	perishableRun  = `spec.ttlSecondsAfterFinished: Invalid value: must not be set together with runID: the object is to stay for the next run`
 	badMatch       = `must be a complete Redis glob: every [ needs its ] (the one in [a-] ends a range, the one in [\] is escaped), ` +
 		`and every \ a character behind it`
 )
@@ -83,6 +85,70 @@ var flushRows = map[string]row{
 
 	"suspend: on and off": {spec: "{all: true, suspend: true}", update: "{all: true, suspend: false}"},
 	"suspend: set":        {update: "{all: true, suspend: true}"},
+
+	"maxKeysPerSecond: least":      {spec: "{all: true, maxKeysPerSecond: 1}"},
+	"maxKeysPerSecond: most":       {spec: "{all: true, maxKeysPerSecond: 9223372036854775807}"},
+	"maxKeysPerSecond: zero":       {spec: "{all: true, maxKeysPerSecond: 0}", want: "spec.maxKeysPerSecond: Invalid value: 0: spec.maxKeysPerSecond in body should be greater than or equal to 1"},
+	"maxKeysPerSecond: fraction":   {spec: "{all: true, maxKeysPerSecond: 1.5}", want: uncheckedToo(`spec.maxKeysPerSecond: Invalid value: "float64": spec.maxKeysPerSecond in body must be of type int64: "float64", <nil>: Invalid value: "": Checked value must be of type integer with format int64 in spec.maxKeysPerSecond`)},
+	"maxKeysPerSecond: set":        {update: "{all: true, maxKeysPerSecond: 10}"},
+	"maxKeysPerSecond: changed":    {spec: "{all: true, maxKeysPerSecond: 10}", update: "{all: true, maxKeysPerSecond: 1}"},
+	"maxKeysPerSecond: removed":    {spec: "{all: true, maxKeysPerSecond: 10}", update: "{all: true}"},
+	"maxKeysPerSecond: with a run": {spec: "{all: true, runID: v1, maxKeysPerSecond: 10}", update: "{all: true, runID: v1, maxKeysPerSecond: 1, suspend: true}"},
+
+	"runID: empty":                        {spec: `{all: true, runID: ""}`, want: `spec.runID: Invalid value: "": spec.runID in body should be at least 1 chars long`},
+	"runID: 128 characters":               {spec: "{all: true, runID: " + strings.Repeat("é", 128) + "}"},
+	"runID: 129 characters":               {spec: "{all: true, runID: " + strings.Repeat("é", 129) + "}", want: uncheckedToo("spec.runID: Too long: may not be more than 128 bytes")},
+	"runID: added":                        {update: "{all: true, runID: v1}"},
+	"runID: changed":                      {spec: "{all: true, runID: v1}", update: "{all: true, runID: v2}"},
+	"runID: removed":                      {spec: "{all: true, runID: v1}", update: "{all: true}", want: removedRun},
+	"runID: null":                         {spec: "{all: true, runID: v1}", update: "{all: true, runID: null}", want: removedRun},
+	"runID: removed, with another target": {spec: "{all: true, runID: v1}", update: "{prefix: a}", want: removedRun},
+	"runID: the same, suspended":          {spec: "{all: true, runID: v1}", update: "{all: true, runID: v1, suspend: true}"},
+
+	"runID: the same, another poolRef":  {spec: "{all: true, runID: v1}", update: "{all: true, runID: v1, poolRef: {name: other}}", want: immutableFlush},
+	"runID: the same, another mode":     {spec: "{all: true, runID: v1}", update: "{all: true, runID: v1, mode: DryRun}", want: immutableFlush},
+	"runID: the same, another target":   {spec: "{all: true, runID: v1}", update: "{prefix: a, runID: v1}", want: immutableFlush},
+	"runID: the same, another prefix":   {spec: "{prefix: a, runID: v1}", update: "{prefix: b, runID: v1}", want: immutableFlush},
+	"runID: the same, another limit":    {spec: "{all: true, runID: v1}", update: "{all: true, runID: v1, backoffLimit: 1}", want: immutableFlush},
+	"runID: the same, another deadline": {spec: "{all: true, runID: v1}", update: "{all: true, runID: v1, activeDeadlineSeconds: 1}", want: immutableFlush},
+
+	"runID: new, another poolRef":          {spec: "{all: true, runID: v1}", update: "{all: true, runID: v2, poolRef: {name: other}}"},
+	"runID: new, another mode":             {spec: "{all: true, runID: v1}", update: "{all: true, runID: v2, mode: DryRun}"},
+	"runID: new, prefix for all":           {spec: "{all: true, runID: v1}", update: "{prefix: a, runID: v2}"},
+	"runID: new, all for prefix":           {spec: "{prefix: a, runID: v1}", update: "{all: true, runID: v2}"},
+	"runID: new, match for prefix":         {spec: "{prefix: a, runID: v1}", update: "{match: a, runID: v2}"},
+	"runID: new, keys for match":           {spec: "{match: a, runID: v1}", update: "{keys: [a], runID: v2}"},
+	"runID: new, another prefix":           {spec: "{prefix: a, runID: v1}", update: "{prefix: b, runID: v2}"},
+	"runID: new, another match":            {spec: "{match: a, runID: v1}", update: "{match: b, runID: v2}"},
+	"runID: new, other keys":               {spec: "{keys: [a, b], runID: v1}", update: "{keys: [b, a], runID: v2}"},
+	"runID: new, another backoffLimit":     {spec: "{all: true, runID: v1}", update: "{all: true, runID: v2, backoffLimit: 0}"},
+	"runID: new, another deadline":         {spec: "{all: true, runID: v1}", update: "{all: true, runID: v2, activeDeadlineSeconds: 1}"},
+	"runID: new, no deadline":              {spec: "{all: true, runID: v1, activeDeadlineSeconds: 1}", update: "{all: true, runID: v2}"},
+	"runID: new, everything else too":      {spec: "{all: true, runID: v1}", update: "{keys: [a], runID: v2, poolRef: {name: other}, mode: DryRun, backoffLimit: 1, activeDeadlineSeconds: 1, maxKeysPerSecond: 1, suspend: true}"},
+	"runID: added, another target":         {update: "{prefix: a, runID: v1}"},
+	"runID: new, two targets":              {spec: "{all: true, runID: v1}", update: "{all: true, prefix: a, runID: v2}", want: oneTarget},
+	"runID: with ttlSecondsAfterFinished":  {spec: "{all: true, runID: v1, ttlSecondsAfterFinished: 10}", want: perishableRun},
+	"runID: ttlSecondsAfterFinished added": {spec: "{all: true, runID: v1}", update: "{all: true, runID: v1, ttlSecondsAfterFinished: 10}", want: perishableRun},
+	"runID: added to a ttl":                {spec: "{all: true, ttlSecondsAfterFinished: 10}", update: "{all: true, ttlSecondsAfterFinished: 10, runID: v1}", want: perishableRun},
+	"runID: in place of a ttl":             {spec: "{all: true, ttlSecondsAfterFinished: 10}", update: "{all: true, runID: v1}"},
+	"runID: removed, for a ttl":            {spec: "{all: true, runID: v1}", update: "{all: true, ttlSecondsAfterFinished: 10}", want: removedRun},
+
+	"activeDeadlineSeconds: least":   {spec: "{all: true, activeDeadlineSeconds: 1}"},
+	"activeDeadlineSeconds: most":    {spec: "{all: true, activeDeadlineSeconds: 9223372036854775807}"},
+	"activeDeadlineSeconds: zero":    {spec: "{all: true, activeDeadlineSeconds: 0}", want: "spec.activeDeadlineSeconds: Invalid value: 0: spec.activeDeadlineSeconds in body should be greater than or equal to 1"},
+	"activeDeadlineSeconds: set":     {update: "{all: true, activeDeadlineSeconds: 1}", want: immutableFlush},
+	"activeDeadlineSeconds: changed": {spec: "{all: true, activeDeadlineSeconds: 1}", update: "{all: true, activeDeadlineSeconds: 2}", want: immutableFlush},
+	"activeDeadlineSeconds: removed": {spec: "{all: true, activeDeadlineSeconds: 1}", update: "{all: true}", want: immutableFlush},
+	"activeDeadlineSeconds: kept":    {spec: "{all: true, activeDeadlineSeconds: 1}", update: "{all: true, activeDeadlineSeconds: 1, suspend: true}"},
+
+	"backoffLimit: none":            {spec: "{all: true, backoffLimit: 0}"},
+	"backoffLimit: most":            {spec: "{all: true, backoffLimit: 2147483647}"},
+	"backoffLimit: negative":        {spec: "{all: true, backoffLimit: -1}", want: "spec.backoffLimit: Invalid value: -1: spec.backoffLimit in body should be greater than or equal to 0"},
+	"backoffLimit: over 32 bit":     {spec: "{all: true, backoffLimit: 2147483648}", want: `<nil>: Invalid value: "": Checked value must be of type integer with format int32 in spec.backoffLimit`},
+	"backoffLimit: changed":         {spec: "{all: true, backoffLimit: 1}", update: "{all: true, backoffLimit: 0}", want: immutableFlush},
+	"backoffLimit: removed":         {spec: "{all: true, backoffLimit: 1}", update: "{all: true}", want: immutableFlush},
+	"backoffLimit: default added":   {update: "{all: true, backoffLimit: 6}"},
+	"backoffLimit: default removed": {spec: "{all: true, backoffLimit: 6}", update: "{all: true}"},
 
 	"ttlSecondsAfterFinished: least":     {spec: "{all: true, ttlSecondsAfterFinished: 10}"},
 	"ttlSecondsAfterFinished: too short": {spec: "{all: true, ttlSecondsAfterFinished: 9}", want: "spec.ttlSecondsAfterFinished: Invalid value: 9: spec.ttlSecondsAfterFinished in body should be greater than or equal to 10"},

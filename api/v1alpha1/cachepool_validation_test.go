@@ -4,6 +4,7 @@
 package v1alpha1_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -13,12 +14,22 @@ const (
 		`(an IPv6 address in brackets, no redis:// in front)`
 	badResyncPeriod = `must be a duration of at least 10s, such as 30s, 10m or 1h30m`
 	badTimeout      = `must be a duration from 100ms to 1m, such as 500ms or 3s`
+	badBudget       = `must be a duration from 100us to 1s, such as 500us or 2ms`
 	ownKeyPrefix    = `must not overlap "cachewright:", which the operator keeps for itself`
 	otherKeyPrefix  = `spec.keyPrefix: Invalid value: the prefix in effect cannot be changed; create another CachePool`
 )
 
 // pool is a spec with more fields than the required one.
 func pool(more string) string { return `{addresses: ["redis:6379"], ` + more + `}` }
+
+// numbers is a list of n different texts.
+func numbers(n int) string {
+	var list strings.Builder
+	for i := range n {
+		fmt.Fprintf(&list, `"%d", `, i)
+	}
+	return list.String()
+}
 
 var poolRows = map[string]row{
 	"no spec": {spec: "null", want: uncheckedToo("spec: Required value")},
@@ -98,6 +109,38 @@ var poolRows = map[string]row{
 	"timeout: no unit":   {spec: pool(`timeout: "3"`), want: `spec.timeout: Invalid value: "3": ` + badTimeout},
 	"timeout: 33 bytes":  {spec: pool("timeout: " + "1" + strings.Repeat("100s", 8)), want: uncheckedToo("spec.timeout: Too long: may not be more than 32 bytes")},
 	"timeout: changed":   {update: pool("timeout: 1s")},
+
+	"flushLimits: empty":   {spec: pool("flushLimits: {}"), want: "spec.flushLimits: Invalid value: 0: spec.flushLimits in body should have at least 1 properties"},
+	"flushLimits: null":    {spec: pool("flushLimits: null")},
+	"flushLimits: all":     {spec: pool(`flushLimits: {latencyBudget: 2ms, maxKeysPerSecond: 50000, protectedPrefixes: ["session:"]}`)},
+	"flushLimits: added":   {update: pool("flushLimits: {maxKeysPerSecond: 1}")},
+	"flushLimits: changed": {spec: pool("flushLimits: {maxKeysPerSecond: 1}"), update: pool("flushLimits: {latencyBudget: 1ms}")},
+	"flushLimits: removed": {spec: pool("flushLimits: {maxKeysPerSecond: 1}"), update: minimal["CachePool"]},
+
+	"flushLimits.latencyBudget: least":     {spec: pool("flushLimits: {latencyBudget: 100us}")},
+	"flushLimits.latencyBudget: too short": {spec: pool("flushLimits: {latencyBudget: 99us}"), want: `spec.flushLimits.latencyBudget: Invalid value: "99us": ` + badBudget},
+	"flushLimits.latencyBudget: most":      {spec: pool("flushLimits: {latencyBudget: 1s}")},
+	"flushLimits.latencyBudget: too long":  {spec: pool("flushLimits: {latencyBudget: 1s1us}"), want: `spec.flushLimits.latencyBudget: Invalid value: "1s1us": ` + badBudget},
+	"flushLimits.latencyBudget: fraction":  {spec: pool("flushLimits: {latencyBudget: 1.5ms}")},
+	"flushLimits.latencyBudget: no unit":   {spec: pool(`flushLimits: {latencyBudget: "2"}`), want: `spec.flushLimits.latencyBudget: Invalid value: "2": ` + badBudget},
+	"flushLimits.latencyBudget: minutes":   {spec: pool("flushLimits: {latencyBudget: 0.01m}"), want: `spec.flushLimits.latencyBudget: Invalid value: "0.01m": ` + badBudget},
+	"flushLimits.latencyBudget: empty":     {spec: pool(`flushLimits: {latencyBudget: ""}`), want: `spec.flushLimits.latencyBudget: Invalid value: "": ` + badBudget},
+	"flushLimits.latencyBudget: 32 bytes":  {spec: pool("flushLimits: {latencyBudget: " + strings.Repeat("10ms", 8) + "}")},
+	"flushLimits.latencyBudget: 33 bytes":  {spec: pool("flushLimits: {latencyBudget: 1" + strings.Repeat("10ms", 8) + "}"), want: uncheckedToo("spec.flushLimits.latencyBudget: Too long: may not be more than 32 bytes")},
+
+	"flushLimits.maxKeysPerSecond: least": {spec: pool("flushLimits: {maxKeysPerSecond: 1}")},
+	"flushLimits.maxKeysPerSecond: most":  {spec: pool("flushLimits: {maxKeysPerSecond: 9223372036854775807}")},
+	"flushLimits.maxKeysPerSecond: zero":  {spec: pool("flushLimits: {maxKeysPerSecond: 0}"), want: "spec.flushLimits.maxKeysPerSecond: Invalid value: 0: spec.flushLimits.maxKeysPerSecond in body should be greater than or equal to 1"},
+
+	"flushLimits.protectedPrefixes: none":            {spec: pool("flushLimits: {protectedPrefixes: []}"), want: "spec.flushLimits.protectedPrefixes: Invalid value: 0: spec.flushLimits.protectedPrefixes in body should have at least 1 items"},
+	"flushLimits.protectedPrefixes: empty one":       {spec: pool(`flushLimits: {protectedPrefixes: [""]}`), want: `spec.flushLimits.protectedPrefixes[0]: Invalid value: "": spec.flushLimits.protectedPrefixes[0] in body should be at least 1 chars long`},
+	"flushLimits.protectedPrefixes: 100":             {spec: pool("flushLimits: {protectedPrefixes: [" + numbers(100) + "]}")},
+	"flushLimits.protectedPrefixes: 101":             {spec: pool("flushLimits: {protectedPrefixes: [" + numbers(101) + "]}"), want: uncheckedToo("spec.flushLimits.protectedPrefixes: Too many: 101: must have at most 100 items")},
+	"flushLimits.protectedPrefixes: twice":           {spec: pool("flushLimits: {protectedPrefixes: [a, a]}"), want: `spec.flushLimits.protectedPrefixes[1]: Duplicate value: "a"`},
+	"flushLimits.protectedPrefixes: 1024 bytes":      {spec: pool("flushLimits: {protectedPrefixes: [" + strings.Repeat("é", 512) + "]}")},
+	"flushLimits.protectedPrefixes: 1025 bytes":      {spec: pool("flushLimits: {protectedPrefixes: [a" + strings.Repeat("é", 512) + "]}"), want: `spec.flushLimits.protectedPrefixes[0]: Invalid value: "a` + strings.Repeat("é", 512) + `": must be at most 1024 bytes`},
+	"flushLimits.protectedPrefixes: 1025 characters": {spec: pool("flushLimits: {protectedPrefixes: [" + strings.Repeat("a", 1025) + "]}"), want: uncheckedToo("spec.flushLimits.protectedPrefixes[0]: Too long: may not be more than 1024 bytes")},
+	"flushLimits.protectedPrefixes: any characters":  {spec: pool(`flushLimits: {protectedPrefixes: ["*", "[", "\\", "a b"]}`)},
 
 	"suspend: no truth value": {spec: pool(`suspend: "true"`), want: uncheckedToo(`spec.suspend: Invalid value: "string": spec.suspend in body must be of type boolean: "string"`)},
 	"suspend: on and off":     {spec: pool("suspend: true"), update: pool("suspend: false")},

@@ -54,11 +54,13 @@ var (
 		"counter.value: fraction":      {status: "{counter: {runID: r, value: 1.5}}", want: uncheckedToo(noCount)},
 	}
 	flushStatusRows = map[string]row{
-		"full": {status: `{target: 'prefix "user:"', sample: ["", ` + strings.Repeat("a", 2048) + strings.Repeat(", a", 8) + "], checkpoints: [" +
+		"full": {status: "{runID: " + strings.Repeat("é", 128) + `, target: 'prefix "user:"', sample: ["", ` + strings.Repeat("a", 2048) + strings.Repeat(", a", 8) + "], checkpoints: [" +
 			strings.Repeat(`{node: "redis:6379", serverID: `+strings.Repeat("f", 40)+`, cursor: "18446744073709551615"}, `, 1000) + "], " +
 			"progress: {percent: 100, matched: 1000000000000, deleted: 1, preserved: 0}, failures: 6, " + conditions(8) + "}"},
 		"conditions: nine":            {status: "{" + conditions(9) + "}", want: uncheckedToo("status.conditions: Too many: 9: must have at most 8 items")},
 		"conditions: one twice":       {status: twoReadies, want: `status.conditions[1]: Duplicate value: {"type":"Ready"}`},
+		"runID: empty":                {status: `{runID: ""}`, want: tooShort("status.runID")},
+		"runID: long":                 {status: "{runID: " + strings.Repeat("a", 129) + "}", want: tooLong("status.runID", 128)},
 		"target: empty":               {status: `{target: ""}`, want: tooShort("status.target")},
 		"target: long":                {status: "{target: " + strings.Repeat("a", 129) + "}", want: tooLong("status.target", 128)},
 		"sample: eleven":              {status: "{sample: [" + strings.Repeat("a, ", 11) + "]}", want: uncheckedToo("status.sample: Too many: 11: must have at most 10 items")},

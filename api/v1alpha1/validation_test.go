@@ -40,9 +40,19 @@ func TestDefaults(t *testing.T) {
 			"CacheEntry", "{key: k, value: v, ttl: 1m, poolRef: {name: main}, policy: Observe, deletionPolicy: Retain, suspend: true}",
 			"{key: k, value: v, ttl: 1m, poolRef: {name: main}, policy: Observe, deletionPolicy: Retain, suspend: true}",
 		},
-		"CacheFlush":                {"CacheFlush", "{all: true}", "{all: true, poolRef: {name: default}, mode: Delete}"},
-		"CacheFlush, empty poolRef": {"CacheFlush", "{prefix: a, poolRef: {}}", "{prefix: a, poolRef: {name: default}, mode: Delete}"},
-		"CacheFlush, all set":       {"CacheFlush", "{keys: [a], poolRef: {name: main}, mode: DryRun}", "{keys: [a], poolRef: {name: main}, mode: DryRun}"},
+		"CacheFlush":                {"CacheFlush", "{all: true}", "{all: true, poolRef: {name: default}, mode: Delete, backoffLimit: 6}"},
+		"CacheFlush, empty poolRef": {"CacheFlush", "{prefix: a, poolRef: {}}", "{prefix: a, poolRef: {name: default}, mode: Delete, backoffLimit: 6}"},
+		"CacheFlush, null limit":    {"CacheFlush", "{all: true, backoffLimit: null}", "{all: true, poolRef: {name: default}, mode: Delete, backoffLimit: 6}"},
+		"CacheFlush, no retries":    {"CacheFlush", "{all: true, backoffLimit: 0}", "{all: true, poolRef: {name: default}, mode: Delete, backoffLimit: 0}"},
+		"CacheFlush, all set": {
+			"CacheFlush",
+			"{keys: [a], poolRef: {name: main}, mode: DryRun, maxKeysPerSecond: 1, runID: r, activeDeadlineSeconds: 1, backoffLimit: 1, suspend: true}",
+			"{keys: [a], poolRef: {name: main}, mode: DryRun, maxKeysPerSecond: 1, runID: r, activeDeadlineSeconds: 1, backoffLimit: 1, suspend: true}",
+		},
+		"CachePool, flush limits": {
+			"CachePool", `{addresses: ["redis:6379"], flushLimits: {maxKeysPerSecond: 1}}`,
+			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, flushLimits: {maxKeysPerSecond: 1}}`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := gocmp.Diff(parse(t, test.want), create(t, test.kind, test.spec).Object["spec"]); diff != "" {

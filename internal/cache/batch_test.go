@@ -422,7 +422,7 @@ func TestForgetNamed(t *testing.T) {
 			} {
 				t.Run(name, func(t *testing.T) {
 					fill(t, addr, prefix, 1500)
-					got := must[cache.ScanResult](t)(open(t, addr).ForgetNamed(t.Context(), tc.keys, tc.options))
+					got := must[cache.ScanResult](t)(open(t, addr).ForgetNamed(t.Context(), tc.keys, tc.options, never))
 					tc.want.Checkpoint.Done = true
 					if diff := cmp.Diff(tc.want, got, cmpopts.EquateEmpty()); diff != "" {
 						t.Errorf("result (-want +got):\n%s", diff)

@@ -97,7 +97,7 @@ var operations = map[string]func(context.Context, *cache.Pool) error{
 		return p.Watch(ctx, cache.Listener{Began: func(cache.Detection) {}, Changed: func([]string) {}, Flushed: func() {}})
 	},
 	"forget named": func(ctx context.Context, p *cache.Pool) error {
-		_, err := p.ForgetNamed(ctx, []string{marker}, cache.ScanOptions{})
+		_, err := p.ForgetNamed(ctx, []string{marker}, cache.ScanOptions{}, never)
 		return err
 	},
 	"scan": func(ctx context.Context, p *cache.Pool) error {

@@ -100,13 +100,13 @@ func TestCOUNTIsNotFooledByANetworkWhoseDelaysVary(t *testing.T) {
 		if page%4 > 0 {
 			took += 20 * time.Millisecond // what the network adds, now and then
 		}
-		count = adapt(count, recent.best(took, count))
+		count = adapt(count, recent.best(took, count), defaultBudget)
 	}
 	if count != maxCount {
 		t.Errorf("COUNT %d, want %d", count, maxCount)
 	}
 	for range 20 {
-		count = adapt(count, recent.best(time.Duration(count)*4*time.Microsecond, count)) // a server that has become slow
+		count = adapt(count, recent.best(time.Duration(count)*4*time.Microsecond, count), defaultBudget) // a server that has become slow
 	}
 	if count != 500 {
 		t.Errorf("COUNT %d, want 500: 2 ms, at 4 µs a bucket", count)
@@ -115,23 +115,28 @@ func TestCOUNTIsNotFooledByANetworkWhoseDelaysVary(t *testing.T) {
 
 func TestCOUNTAdaptsToTheLatencyBudget(t *testing.T) {
 	for name, tc := range map[string]struct {
-		count int64
-		took  time.Duration
-		want  int64
+		count  int64
+		took   time.Duration
+		budget time.Duration
+		want   int64
 	}{
-		"on budget it stays":                    {1000, latencyBudget, 1000},
-		"a bit slow: a bit less":                {1000, latencyBudget * 5 / 4, 800},
-		"a bit fast: a bit more":                {1000, latencyBudget * 4 / 5, 1250},
-		"much too slow: at most halved":         {1000, time.Second, 500},
-		"much too fast: at most doubled":        {1000, time.Microsecond, 2000},
-		"no time at all, or less: doubled":      {1000, 0, 2000},
-		"a round trip quicker than INFO's":      {1000, -time.Millisecond, 2000},
-		"never below the minimum":               {minCount, time.Second, minCount},
-		"never above the maximum":               {maxCount, 0, maxCount},
-		"the first step up is within the range": {startCount, 0, 2 * startCount},
+		"on budget it stays":                    {1000, defaultBudget, defaultBudget, 1000},
+		"a bit slow: a bit less":                {1000, defaultBudget * 5 / 4, defaultBudget, 800},
+		"a bit fast: a bit more":                {1000, defaultBudget * 4 / 5, defaultBudget, 1250},
+		"much too slow: at most halved":         {1000, time.Second, defaultBudget, 500},
+		"much too fast: at most doubled":        {1000, time.Microsecond, defaultBudget, 2000},
+		"no time at all, or less: doubled":      {1000, 0, defaultBudget, 2000},
+		"a round trip quicker than INFO's":      {1000, -time.Millisecond, defaultBudget, 2000},
+		"never below the minimum":               {minCount, time.Second, defaultBudget, minCount},
+		"never above the maximum":               {maxCount, 0, defaultBudget, maxCount},
+		"a larger budget: more":                 {1000, 2 * time.Millisecond, 3 * time.Millisecond, 1500},
+		"a smaller budget: less":                {1000, 2 * time.Millisecond, 1500 * time.Microsecond, 750},
+		"the largest budget: at most doubled":   {1000, 2 * time.Millisecond, time.Second, 2000},
+		"the smallest budget: at most halved":   {1000, 2 * time.Millisecond, 100 * time.Microsecond, 500},
+		"the first step up is within the range": {startCount, 0, defaultBudget, 2 * startCount},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := adapt(tc.count, tc.took); got != tc.want {
+			if got := adapt(tc.count, tc.took, tc.budget); got != tc.want {
 				t.Errorf("COUNT %d, want %d", got, tc.want)
 			}
 		})

@@ -131,10 +131,13 @@ func TestForgetAndHas(t *testing.T) {
 				"sorted set": func(c redis.Cmdable, k string) error { return c.ZAdd(ctx, k, redis.Z{Member: "v"}).Err() },
 			}
 			forgets := map[string]func(string) error{
-				"forget":       func(k string) error { return p.Forget(ctx, k) },
-				"forget all":   func(k string) error { return p.ForgetAll(ctx, deletions(k))[0] },
-				"forget named": func(k string) error { _, err := p.ForgetNamed(ctx, []string{k}, cache.ScanOptions{}); return err },
-				"flush":        func(string) error { _, err := p.Flush(ctx); return err },
+				"forget":     func(k string) error { return p.Forget(ctx, k) },
+				"forget all": func(k string) error { return p.ForgetAll(ctx, deletions(k))[0] },
+				"forget named": func(k string) error {
+					_, err := p.ForgetNamed(ctx, []string{k}, cache.ScanOptions{}, never)
+					return err
+				},
+				"flush": func(string) error { _, err := p.Flush(ctx); return err },
 			}
 			for kind, create := range kinds {
 				for forget, call := range forgets {

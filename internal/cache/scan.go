@@ -91,6 +91,8 @@ type Scan struct {
 	began   time.Time
 	// pending keys of the last page, not deleted yet.
 	pending []string
+	// kept is how many keys of the last page stay.
+	kept int64
 	// next is the cursor of the next page, and Done after the last.
 	next   Checkpoint
 	result ScanResult
@@ -107,7 +109,7 @@ func (p *Pool) NewScan(t Target, o ScanOptions) *Scan {
 // Run scans from a checkpoint until the end, or until stop says so between two pages. Whatever it returns, an
 // error included, the result counts what was done, and its checkpoint is a safe place to go on from.
 func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (ScanResult, error) {
-	s.pending, s.result, s.began = nil, ScanResult{Checkpoint: from}, time.Now()
+	s.pending, s.kept, s.result, s.began = nil, 0, ScanResult{Checkpoint: from}, time.Now()
 	id, err := s.pool.scanID(ctx)
 	if err != nil {
 		return s.result, err
@@ -133,7 +135,7 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 			break
 		}
 	}
-	s.result.Matched -= int64(len(s.pending)) // the next Run finds them again
+	s.forgo()
 	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed; if
 	// nobody answers, nothing is known of it.
 	after, err := s.pool.scanID(ctx)
@@ -155,26 +157,49 @@ func (s *Scan) share() int {
 	return int(min(int64(len(s.pending)), max(1, s.options.MaxKeysPerSecond/shares)))
 }
 
-// await the time when the next share may be deleted, if there is a limit. It is false when that would be too late.
+// await the time when the next share may be deleted, if there is a limit. It is false when that would be too late. A first
+// share that is due already is never too late: with a slow server nothing would ever be done.
 func (s *Scan) await(ctx context.Context, stop func() bool) bool {
 	if s.options.MaxKeysPerSecond == 0 || len(s.pending) == 0 {
 		return true
 	}
 	sum := s.result.Deleted + int64(s.share())
 	due := s.began.Add(time.Duration(float64(sum) / float64(s.options.MaxKeysPerSecond) * float64(time.Second)))
+	if s.result.Deleted == 0 && time.Until(due) <= 0 {
+		return true
+	}
 	for !stop() {
 		left := time.Until(due)
 		if left <= 0 {
 			return true
 		}
-		timer := time.NewTimer(min(left, time.Second/shares))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
+		if !pause(ctx, min(left, time.Second/shares)) {
+			return false
 		}
-		timer.Stop()
 	}
 	return false
+}
+
+// pause for a while; false when the context has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// forgo what is left of a page: the next Run finds it again, with the keys of the page that stay.
+func (s *Scan) forgo() {
+	if len(s.pending) == 0 {
+		return
+	}
+	s.result.Matched -= int64(len(s.pending)) + s.kept
+	s.result.Preserved -= s.kept
+	s.pending, s.kept = nil, 0
 }
 
 // step is one round trip: it deletes a share of the pending keys and, if that is the rest of them, and unless it is the
@@ -214,12 +239,8 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	if err != nil {
 		return wrap("SCAN", err)
 	}
-	scanned := s.count
-	s.count = adapt(s.count, s.recent.best(took, s.count), s.options.LatencyBudget)
 	s.take(keys)
-	if limit := s.options.MaxKeysPerSecond; limit > 0 && len(s.pending) > 0 { // no more than can soon be deleted
-		s.count = min(s.count, max(1, scanned*max(1, limit/shares)/int64(len(s.pending))))
-	}
+	s.resize(took)
 	s.next.Cursor, s.next.Done = cursor, cursor == 0
 	if len(s.pending) == 0 {
 		s.result.Checkpoint = s.next
@@ -227,8 +248,20 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	return nil
 }
 
+// resize the next page after one that took so long: to the latency budget and, if there is a limit, to what can soon be
+// deleted.
+func (s *Scan) resize(took time.Duration) {
+	scanned := s.count
+	s.count = adapt(scanned, s.recent.best(took, scanned), s.options.LatencyBudget)
+	if limit := s.options.MaxKeysPerSecond; limit > 0 && len(s.pending) > 0 {
+		soon := float64(scanned) * float64(max(1, limit/shares)) / float64(len(s.pending))
+		s.count = max(1, int64(min(float64(s.count), soon)))
+	}
+}
+
 // take sorts the keys of a page into those that go and those that stay.
 func (s *Scan) take(keys []string) {
+	s.kept = 0
 	for _, name := range keys {
 		switch {
 		case !strings.HasPrefix(name, s.fence):
@@ -236,6 +269,7 @@ func (s *Scan) take(keys []string) {
 			continue
 		case s.options.Preserve != nil && s.options.Preserve(name):
 			s.result.Preserved++
+			s.kept++
 		case s.options.DryRun:
 			if s.options.Sample+len(s.result.Sample) < maxSample {
 				s.result.Sample = append(s.result.Sample, name)
@@ -248,7 +282,8 @@ func (s *Scan) take(keys []string) {
 }
 
 // ForgetNamed deletes or counts the given keys, by names without the prefix, in pipelines, until it is done or, if a limit
-// makes it take longer, stop says so. It has no checkpoint: what was deleted is not found again.
+// makes it take longer, stop says so. It has no checkpoint: what was deleted is not found again, and what stays is
+// counted by the call that comes to the end.
 func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions, stop func() bool) (ScanResult, error) {
 	s := p.NewScan(Target{}, o)
 	s.began = time.Now()
@@ -259,7 +294,7 @@ func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions, st
 	s.take(names)
 	for {
 		if !s.await(ctx, stop) {
-			s.result.Matched -= int64(len(s.pending))
+			s.forgo()
 			return s.result, nil
 		}
 		if err := s.step(ctx, 0, true); err != nil {

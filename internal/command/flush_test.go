@@ -104,7 +104,7 @@ func (b *bench) said() string {
 
 // flush runs the command, and gives its exit code and error.
 func (b *bench) flush(ctx context.Context, args ...string) (int, error) {
-	c := command.NewFlush("cachewright")
+	c := command.NewFlush("cachewright") //nolint:contextcheck // ExecuteContext passes it on
 	c.SetArgs(append([]string{"--kubeconfig", kubeconfig, "-n", b.namespace}, args...))
 	c.SetOut(b)
 	c.SetErr(b)
@@ -180,6 +180,7 @@ func TestEveryFlagIsInTheSpec(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		args []string
 		want v1alpha1.CacheFlushSpec
@@ -201,6 +202,7 @@ func TestTargets(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		args []string
 		want string

@@ -115,7 +115,7 @@ func message(o *v1alpha1.CacheFlush) string {
 
 // progress shows how far a flush is: a bar on a terminal, lines elsewhere.
 func (f *flush) progress() func(*v1alpha1.CacheFlush) {
-	if file, ok := f.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) { //nolint:gosec // a file descriptor is small
+	if file, ok := f.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		return f.bar
 	}
 	said := ""
@@ -131,16 +131,16 @@ func (f *flush) progress() func(*v1alpha1.CacheFlush) {
 const width = 30
 
 func (f *flush) bar(o *v1alpha1.CacheFlush) {
-	const clear = "\r\033[K"
+	const wipe = "\r\033[K"
 	if ended(o) != "" {
-		_, _ = fmt.Fprint(f.out, clear)
+		_, _ = fmt.Fprint(f.out, wipe)
 		return
 	}
 	done := 0
 	if o.Status.Progress != nil {
 		done = int(o.Status.Progress.Percent) * width / 100
 	}
-	_, _ = fmt.Fprintf(f.out, "%s[%s%s] %s", clear, strings.Repeat("#", done), strings.Repeat("-", width-done), describe(o))
+	_, _ = fmt.Fprintf(f.out, "%s[%s%s] %s", wipe, strings.Repeat("#", done), strings.Repeat("-", width-done), describe(o))
 }
 
 // describe in words how far a flush is.
