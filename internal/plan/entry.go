@@ -151,25 +151,17 @@ func ensurePresent(d Declared, h History, o cache.Observation) Decision {
 // writeOnChange wants each declared value to be written once. A value that is there already, as it would have been
 // written, may be our own from before a crash; it is written again if it would soon be gone.
 func writeOnChange(d Declared, h History, o cache.Observation) Decision {
-	put := func(c Cause) Decision { return Decision{Action: Put, Cause: c, State: Written} }
 	switch {
 	case h.Lost:
 		return Decision{State: Missing}
 	case h.Written:
 		return Decision{State: Written}
-	case !o.Exists:
-		return put(Absent)
-	case !o.String:
-		return Decision{State: WrongType}
-	case o.Value != d.Value:
-		return put(Changed)
-	case !d.lives(o.TTL):
-		return put(Lifetime)
-	case d.TTL > 0 && o.TTL <= renewBefore(d.TTL):
-		return put(Renewal)
-	default:
-		return Decision{State: Written}
 	}
+	first := enforce(d, o)
+	if first.State == Warm {
+		first.State = Written
+	}
+	return first
 }
 
 // observe compares values only.
