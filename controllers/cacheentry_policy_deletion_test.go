@@ -787,6 +787,7 @@ func TestADeletionThatMustCompareNeedsEVAL(t *testing.T) {
 
 // What was written while it was to be retained goes too, once it is not to be retained any more.
 func TestWhatWasRetainedIsDeletedOnceItIsNot(t *testing.T) {
+	t.Parallel()
 	for name, before := range map[string]v1alpha1.EntryPolicy{"as before": v1alpha1.PolicyEnsurePresent, "enforced before": v1alpha1.PolicyEnforce} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
