@@ -184,42 +184,34 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 // inherited says whether a key passes on to another entry, once that has put it on record. If that takes too long, a note
 // tells.
 func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (yes bool, note string, err error) {
-	heir := r.heir(ctx, entry, l)
-	switch {
-	case heir == nil:
-		return false, "", nil
-	case r.settled(ctx, entry, heir):
-		return true, "", nil
-	case r.clock.Since(entry.DeletionTimestamp.Time) <= heirPatience:
-		return false, "", status.Silent(heirDelay)
-	default:
+	for _, c := range r.claims.At(r.pools.equivalents(ctx, claims.Place{Pool: l.pool(), Key: l.Key})...) {
+		if c.UID == entry.UID {
+			if entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place {
+				return true, "", nil // it is where the entry is now
+			}
+			continue
+		}
+		heir := &v1alpha1.CacheEntry{}
+		err := r.Get(ctx, c.Entry, heir)
+		switch {
+		case client.IgnoreNotFound(err) != nil:
+			return false, "", err
+		case err != nil, heir.UID != c.UID, !heir.DeletionTimestamp.IsZero(): // it goes too; the index does not know yet
+			continue
+		case entry.DeletionTimestamp.IsZero(), settled(heir, c.Place):
+			return true, "", nil
+		case r.clock.Since(entry.DeletionTimestamp.Time) <= heirPatience:
+			return false, "", status.Silent(heirDelay)
+		}
 		return true, fmt.Sprintf("Key %q stays in Redis for another CacheEntry, which has not taken it over yet", l.Key), nil
 	}
-}
-
-// heir is the claim on a key, by whatever name, of another entry, or of this one where it is now; nil if there is none.
-func (r *cacheEntryReconciler) heir(ctx context.Context, entry *v1alpha1.CacheEntry, l location) *claims.Claim {
-	claimed := r.claims.At(r.pools.equivalents(ctx, claims.Place{Pool: l.pool(), Key: l.Key})...)
-	i := slices.IndexFunc(claimed, func(c claims.Claim) bool {
-		return c.UID != entry.UID || entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place
-	})
-	if i < 0 {
-		return nil
-	}
-	return &claimed[i]
+	return false, "", nil
 }
 
 // settled says whether an heir has put the key on record, so that it will not go without deleting it, or never will.
-func (r *cacheEntryReconciler) settled(ctx context.Context, entry *v1alpha1.CacheEntry, heir *claims.Claim) bool {
-	if heir.UID == entry.UID || entry.DeletionTimestamp.IsZero() {
-		return true
-	}
-	other := &v1alpha1.CacheEntry{}
-	if err := r.Get(ctx, heir.Entry, other); err != nil {
-		return false // it has just gone, or else that is soon known
-	}
-	return !recordable(other) || other.Spec.Suspend || other.EffectivePolicy() == v1alpha1.PolicyEnsurePresent ||
-		slices.ContainsFunc(recordOf(other), func(l location) bool { return l.pool() == heir.Pool && l.Key == heir.Key })
+func settled(heir *v1alpha1.CacheEntry, at claims.Place) bool {
+	return !recordable(heir) || heir.Spec.Suspend || heir.EffectivePolicy() == v1alpha1.PolicyEnsurePresent ||
+		slices.ContainsFunc(recordOf(heir), func(l location) bool { return l.pool() == at.Pool && l.Key == at.Key })
 }
 
 // deleteKey through the keeper. It gives up on a pool that cannot serve after a while, or at once when that is being
