@@ -415,9 +415,10 @@ func TestPolicyAndDeletionPolicyMayChangeWhileAnEntryIsBeingDeleted(t *testing.T
 				w.vanishes(e)
 			} else {
 				w.Eventually(func() string { w.reload(e); return summary(e) }).Should(Equal(waits("PoolNotReady")))
+				w.Eventually(func() int64 { w.reload(e); return e.Status.ObservedGeneration }).Should(Equal(e.Generation))
 			}
-			m.SetError("")
 			w.Expect(m.Set(mainPrefix+"e", test.there)).To(Succeed())
+			m.SetError("")
 			w.becomes(p, connected)
 			w.vanishes(e)
 			w.Consistently(func() bool { return m.Exists(mainPrefix + "e") }, "500ms").Should(Equal(test.stays))
