@@ -18,6 +18,7 @@ import (
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/pools"
 	"github.com/cachewright/cachewright/internal/status"
 )
@@ -36,7 +37,7 @@ type cacheFlushReconciler struct {
 	pools    *poolFinder
 	registry *pools.Registry
 	claims   *claims.Index
-	backoff  backoff
+	runs     runs
 	turns    turns
 }
 
@@ -47,10 +48,11 @@ type cacheFlushReconciler struct {
 func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	flush := &v1alpha1.CacheFlush{}
 	if err := r.Get(ctx, req.NamespacedName, flush); err != nil {
-		r.backoff.forget(req.NamespacedName)
+		r.runs.forget(req.NamespacedName)
 		r.turns.end(req.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	over := finished(flush)
 	verdict, err := r.reconcile(ctx, flush)
 	if v, ok := errors.AsType[*status.Verdict](err); ok {
 		verdict, err = v, nil
@@ -65,10 +67,24 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		})
 	}
 	result, err := r.finish(context.WithoutCancel(ctx), flush, verdict, err) // also when the operator is stopped
-	if verdict != nil && verdict.Written && (!running(flush) || !flush.DeletionTimestamp.IsZero()) {
-		r.turns.end(req.NamespacedName)
+	if verdict != nil && verdict.Written {
+		r.written(flush, over)
 	}
 	return result, err
+}
+
+// written : others know now what has become of the flush. over says that it was finished before.
+func (r *cacheFlushReconciler) written(flush *v1alpha1.CacheFlush, over bool) {
+	if !running(flush) || !flush.DeletionTimestamp.IsZero() {
+		r.turns.end(client.ObjectKeyFromObject(flush))
+	}
+	switch {
+	case over || !finished(flush):
+	case failed(flush):
+		metrics.FlushFinished(poolNameOf(flush), v1alpha1.ConditionFailed)
+	default:
+		metrics.FlushFinished(poolNameOf(flush), v1alpha1.ConditionComplete)
+	}
 }
 
 func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.CacheFlush) (*status.Verdict, error) {
@@ -88,7 +104,7 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 	if err != nil {
 		return nil, err
 	}
-	if left := r.backoff.left(flush, r.clock.Now()); left > 0 {
+	if left := r.runs.of(flush).left(flush, r.clock.Now()); left > 0 {
 		return backingOff(flush).In(left), nil
 	}
 	if err := r.turn(ctx, flush); err != nil {
@@ -118,7 +134,7 @@ func (r *cacheFlushReconciler) pool(ctx context.Context, flush *v1alpha1.CacheFl
 // begin a new run: what is known of the last one is cleared, in one write.
 func (r *cacheFlushReconciler) begin(flush *v1alpha1.CacheFlush) *status.Verdict {
 	name := client.ObjectKeyFromObject(flush)
-	r.backoff.forget(name)
+	r.runs.forget(name)
 	r.turns.end(name)
 	return status.Working(v1alpha1.ReasonQueued, "Run %q is about to begin", flush.Spec.RunID).In(time.Millisecond).
 		Also(func() { flush.Status = v1alpha1.CacheFlushStatus{RunID: flush.Spec.RunID} })
@@ -166,6 +182,7 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 	if running(flush) && flush.Status.ObservedGeneration == flush.Generation && flush.Status.StartTime != nil {
 		return nil
 	}
+	r.runs.of(flush).count = count{} // it may be long ago
 	v := status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
 	v.Update = func() {
 		flush.Status.Target = target(&flush.Spec)
@@ -190,11 +207,13 @@ func backingOff(flush *v1alpha1.CacheFlush) *status.Verdict {
 
 // doing is what a flush does to keys.
 func doing(flush *v1alpha1.CacheFlush) string {
-	if flush.Spec.Mode == v1alpha1.FlushDryRun {
+	if dryRun(flush) {
 		return "counted"
 	}
 	return "deleted"
 }
+
+func dryRun(flush *v1alpha1.CacheFlush) bool { return flush.Spec.Mode == v1alpha1.FlushDryRun }
 
 // expire deletes a finished flush when its time has come.
 func (r *cacheFlushReconciler) expire(ctx context.Context, flush *v1alpha1.CacheFlush) (*status.Verdict, error) {

@@ -47,25 +47,27 @@ func TestTheLowerLimitCounts(t *testing.T) {
 }
 
 func TestASliceIsLongEnoughToDeleteSomething(t *testing.T) {
-	later := func(f *v1alpha1.CacheFlush) { f.Status.Checkpoints = []v1alpha1.FlushCheckpoint{{}} }
+	scan := func(*v1alpha1.CacheFlush) {}
+	start, later := cache.Checkpoint{}, cache.Checkpoint{ServerID: "run id", Cursor: 1}
 	keys := func(f *v1alpha1.CacheFlush) { f.Spec.All, f.Spec.Keys = nil, []string{"a"} }
 	for name, c := range map[string]struct {
 		flush func(*v1alpha1.CacheFlush)
+		from  cache.Checkpoint
 		limit int64
 		want  time.Duration
 	}{
-		"the first":                 {func(*v1alpha1.CacheFlush) {}, 0, 100 * time.Millisecond},
-		"the first, 1 a second":     {func(*v1alpha1.CacheFlush) {}, 1, 2 * time.Second},
-		"the first, 10 a second":    {func(*v1alpha1.CacheFlush) {}, 10, 200 * time.Millisecond},
-		"the first, 1000 a second":  {func(*v1alpha1.CacheFlush) {}, 1000, 100 * time.Millisecond},
-		"the first, with any limit": {func(*v1alpha1.CacheFlush) {}, math.MaxInt64, 100 * time.Millisecond},
-		"a later one":               {later, 0, time.Second},
-		"a later one, 1 a second":   {later, 1, 2 * time.Second},
-		"a later one, 3 a second":   {later, 3, time.Second},
-		"named keys":                {keys, 0, time.Second},
+		"the first":                 {scan, start, 0, 100 * time.Millisecond},
+		"the first, 1 a second":     {scan, start, 1, 2 * time.Second},
+		"the first, 10 a second":    {scan, start, 10, 200 * time.Millisecond},
+		"the first, 1000 a second":  {scan, start, 1000, 100 * time.Millisecond},
+		"the first, with any limit": {scan, start, math.MaxInt64, 100 * time.Millisecond},
+		"a later one":               {scan, later, 0, time.Second},
+		"a later one, 1 a second":   {scan, later, 1, 2 * time.Second},
+		"a later one, 3 a second":   {scan, later, 3, time.Second},
+		"named keys":                {keys, start, 0, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := length(benchFlush("flush", c.flush), cache.ScanOptions{MaxKeysPerSecond: c.limit}); got != c.want {
+			if got := length(benchFlush("flush", c.flush), cache.ScanOptions{MaxKeysPerSecond: c.limit}, c.from); got != c.want {
 				t.Errorf("it lasts %s, want %s", got, c.want)
 			}
 		})
@@ -128,7 +130,7 @@ func TestARunIsRecordedThenStartedThenDeletes(t *testing.T) {
 				t.Errorf("the flush is %s: %+v", seen(f), f.Status)
 			}
 			b.set("later")
-			b.cacheFlushReconciler.turns, b.cacheFlushReconciler.backoff = turns{}, backoff{} // a new operator
+			b.cacheFlushReconciler.turns, b.cacheFlushReconciler.runs = turns{}, runs{} // a new operator
 			b.once("flush")
 			if b.keys() != 1 || b.noted() != "" {
 				t.Error("it ran twice")

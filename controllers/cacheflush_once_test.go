@@ -178,7 +178,7 @@ func TestAFinishedFlushNeverDeletesAgain(t *testing.T) {
 				b.once("flush")
 			}
 			// A new operator knows no more than the API server does.
-			b.cacheFlushReconciler.turns, b.cacheFlushReconciler.backoff = turns{}, backoff{}
+			b.cacheFlushReconciler.turns, b.cacheFlushReconciler.runs = turns{}, runs{}
 			b.once("flush")
 			if b.keys() != 2 {
 				t.Errorf("%d keys are left of 2: %s", b.keys(), b.noted())

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/status"
 )
 
@@ -31,7 +32,7 @@ type turns struct {
 func (t *turns) take(flush *v1alpha1.CacheFlush) (by string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	pool := types.NamespacedName{Namespace: flush.Namespace, Name: flush.Spec.PoolRef.Name}
+	pool := poolNameOf(flush)
 	if by, ok := t.taken[pool]; ok && by != flush.Name {
 		return by
 	}
@@ -42,6 +43,11 @@ func (t *turns) take(flush *v1alpha1.CacheFlush) (by string) {
 	return ""
 }
 
+// poolNameOf a flush.
+func poolNameOf(flush *v1alpha1.CacheFlush) types.NamespacedName {
+	return types.NamespacedName{Namespace: flush.Namespace, Name: flush.Spec.PoolRef.Name}
+}
+
 // end the turn of a flush, if it has one.
 func (t *turns) end(flush types.NamespacedName) {
 	t.mu.Lock()
@@ -49,6 +55,7 @@ func (t *turns) end(flush types.NamespacedName) {
 	for pool, by := range t.taken {
 		if pool.Namespace == flush.Namespace && by == flush.Name {
 			delete(t.taken, pool)
+			metrics.FlushPaused(pool)
 		}
 	}
 }

@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/status"
 )
 
@@ -32,22 +31,41 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 	if err != nil {
 		return nil, err
 	}
-	options := limits(flush, pool)
-	options.Preserve = func(name string) bool { return r.declared(near, name) || protected(pool, name) }
-	deadline := r.clock.Now().Add(length(flush, options))
-	stop := func() bool { return ctx.Err() != nil || !r.clock.Now().Before(deadline) }
-	result, err := scan(context.WithoutCancel(ctx), flush, pool.Cache, options, stop)
-	if cache.ServerWide(err) {
-		r.registry.Failed(ctx, pool.name, pool.Cache, err)
+	if most, whose := maxKeys(flush, pool); most > 0 && !r.counted(flush) {
+		return r.count(ctx, flush, pool, near, most, whose)
 	}
-	v := conclude(flush, result, err)
+	options, sieve := limits(flush, pool), r.sieve(flush, pool, near, dryRun(flush))
+	options.Preserve, options.Deleted = sieve.keeps, sieve.deleted
+	result, err := r.scan(ctx, flush, pool, options, checkpoint(flush))
+	sieve.finish()
+	v, err := r.end(ctx, flush, conclude(flush, result, err), err, func() { account(flush, result) })
+	if err == nil {
+		measure(flush, pool, result)
+	}
+	return v, err
+}
+
+// measure a slice that counts.
+func measure(flush *v1alpha1.CacheFlush, pool *livePool, result cache.ScanResult) {
+	metrics.FlushKeys(pool.name, metrics.Deleted, result.Deleted)
+	metrics.FlushKeys(pool.name, metrics.Preserved, result.Preserved)
+	if dryRun(flush) {
+		metrics.FlushKeys(pool.name, metrics.Counted, result.Matched-result.Preserved)
+	}
+	if flush.Scans() {
+		metrics.FlushProgress(pool.name, flush.Status.Progress.Percent)
+	}
+}
+
+// end a slice: its verdict is written with what it came to.
+func (r *cacheFlushReconciler) end(ctx context.Context, flush *v1alpha1.CacheFlush, v *status.Verdict, err error, account func()) (*status.Verdict, error) {
 	if left, ok := r.deadline(flush); ok && left <= 0 && v.Terminal == "" {
 		v = r.exceeded(flush)
 	}
 	v.Update = func() {
-		account(flush, result)
+		account()
 		if failure(err) {
-			r.backoff.hold(flush, r.clock.Now().Add(retryAfter(flush.Status.Failures)))
+			r.runs.of(flush).hold(flush, r.clock.Now().Add(retryAfter(flush.Status.Failures)))
 			flush.Status.Failures++
 		}
 		if v.Terminal != "" {
@@ -63,7 +81,7 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 
 // limits of a flush: its own, and those of its pool.
 func limits(flush *v1alpha1.CacheFlush, pool *livePool) cache.ScanOptions {
-	o := cache.ScanOptions{DryRun: flush.Spec.Mode == v1alpha1.FlushDryRun}
+	o := cache.ScanOptions{DryRun: dryRun(flush), Sample: len(flush.Status.Sample)}
 	if own := flush.Spec.MaxKeysPerSecond; own != nil {
 		o.MaxKeysPerSecond = *own
 	}
@@ -81,24 +99,15 @@ func limits(flush *v1alpha1.CacheFlush, pool *livePool) cache.ScanOptions {
 }
 
 // length of a slice: long enough to delete something. Named keys have no checkpoint to save.
-func length(flush *v1alpha1.CacheFlush, o cache.ScanOptions) time.Duration {
+func length(flush *v1alpha1.CacheFlush, o cache.ScanOptions, from cache.Checkpoint) time.Duration {
 	d := sliceLength
-	if flush.Scans() && len(flush.Status.Checkpoints) == 0 {
+	if flush.Scans() && from == (cache.Checkpoint{}) {
 		d = firstSliceLength
 	}
 	if o.MaxKeysPerSecond > 0 {
 		d = max(d, 2*time.Second/time.Duration(o.MaxKeysPerSecond))
 	}
 	return d
-}
-
-// protected says whether the pool has a key, by its full name, kept from all flushes.
-func protected(pool *livePool, name string) bool {
-	if pool.Spec.FlushLimits == nil {
-		return false
-	}
-	key := strings.TrimPrefix(name, pool.EffectiveKeyPrefix())
-	return slices.ContainsFunc(pool.Spec.FlushLimits.ProtectedPrefixes, func(p string) bool { return strings.HasPrefix(key, p) })
 }
 
 // saveAttempts is how often a slice's end is written anew, should people change the object again and again.
@@ -126,30 +135,36 @@ func (r *cacheFlushReconciler) save(ctx context.Context, flush *v1alpha1.CacheFl
 	return err
 }
 
-// declared says whether an entry declares a key, by its full name.
-func (r *cacheFlushReconciler) declared(near []neighbor, name string) bool {
-	return slices.ContainsFunc(places(near, name), r.claims.Claimed)
+// scan the keys of a flush from a checkpoint on, until the slice is over. A failure of the server is told to its pool.
+func (r *cacheFlushReconciler) scan(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool, o cache.ScanOptions, from cache.Checkpoint) (result cache.ScanResult, err error) {
+	deadline := r.clock.Now().Add(length(flush, o, from))
+	stop := func() bool { return ctx.Err() != nil || !r.clock.Now().Before(deadline) }
+	working := context.WithoutCancel(ctx)
+	if flush.Scans() {
+		result, err = pool.Cache.NewScan(scanned(&flush.Spec), o).Run(working, from, stop)
+	} else {
+		result, err = pool.Cache.ForgetNamed(working, flush.Spec.Keys, o, stop)
+	}
+	if cache.ServerWide(err) {
+		r.registry.Failed(ctx, pool.name, pool.Cache, err)
+	}
+	return result, err
 }
 
-// scan the keys of a flush until it is to stop.
-func scan(ctx context.Context, flush *v1alpha1.CacheFlush, pool *cache.Pool, o cache.ScanOptions, stop func() bool) (cache.ScanResult, error) {
-	o.Sample = len(flush.Status.Sample)
-	spec := &flush.Spec
-	t := cache.All()
+// scanned is what a flush that scans looks for.
+func scanned(spec *v1alpha1.CacheFlushSpec) cache.Target {
 	switch {
 	case spec.Prefix != "":
-		t = cache.Prefixed(spec.Prefix)
+		return cache.Prefixed(spec.Prefix)
 	case spec.Match != "":
-		t = cache.Matching(spec.Match)
-	case len(spec.Keys) > 0:
-		return pool.ForgetNamed(ctx, spec.Keys, o, stop)
+		return cache.Matching(spec.Match)
+	default:
+		return cache.All()
 	}
-	return pool.NewScan(t, o).Run(ctx, checkpoint(flush), stop)
 }
 
 // conclude a slice.
 func conclude(flush *v1alpha1.CacheFlush, result cache.ScanResult, err error) *status.Verdict {
-	e, _ := errors.AsType[*cache.Error](err)
 	switch {
 	case err == nil && result.Checkpoint.Done:
 		return complete(flush)
@@ -157,6 +172,16 @@ func conclude(flush *v1alpha1.CacheFlush, result cache.ScanResult, err error) *s
 		return working(flush, result).In(time.Millisecond)
 	case cache.ServerWide(err):
 		return working(flush, result).In(poolRetry)
+	default:
+		return retried(flush, err)
+	}
+}
+
+// retried is the verdict on a failure that is not the server's as a whole: it is tried again, unless that was done often
+// enough or is hopeless.
+func retried(flush *v1alpha1.CacheFlush, err error) *status.Verdict {
+	e, _ := errors.AsType[*cache.Error](err)
+	switch {
 	case e != nil && e.Class == cache.Denied:
 		return fail(v1alpha1.ReasonPermissionDenied, e.Message)
 	case flush.Status.Failures >= flush.EffectiveBackoffLimit():

@@ -68,8 +68,7 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 }
 
 func (r *cachePoolReconciler) reconcile(ctx context.Context, pool *v1alpha1.CachePool) (*status.Verdict, error) {
-	deleting := !pool.DeletionTimestamp.IsZero()
-	if deleting {
+	if !pool.DeletionTimestamp.IsZero() {
 		inUse, err := r.inUse(ctx, pool)
 		if err != nil {
 			return nil, err
@@ -80,15 +79,24 @@ func (r *cachePoolReconciler) reconcile(ctx context.Context, pool *v1alpha1.Cach
 	} else if err := r.hold(ctx, pool); err != nil {
 		return nil, err
 	}
+	recent, err := r.recentFlushes(ctx, pool)
+	if err != nil {
+		return nil, err
+	}
+	return r.serve(ctx, pool).Also(func() { pool.Status.RecentFlushes = recent }), nil
+}
+
+// serve the pool, as far as it is to be used.
+func (r *cachePoolReconciler) serve(ctx context.Context, pool *v1alpha1.CachePool) *status.Verdict {
 	if pool.Spec.Suspend {
 		r.registry.Close(client.ObjectKeyFromObject(pool))
-		return status.Suspended(v1alpha1.ReasonSuspended, "The pool is suspended"), nil
+		return status.Suspended(v1alpha1.ReasonSuspended, "The pool is suspended")
 	}
 	verdict := r.connect(ctx, pool)
-	if deleting {
-		verdict = status.Waiting(v1alpha1.ReasonInUse, "CacheEntries or running CacheFlushes of this namespace still use the pool").In(verdict.After)
+	if !pool.DeletionTimestamp.IsZero() {
+		return status.Waiting(v1alpha1.ReasonInUse, "CacheEntries or running CacheFlushes of this namespace still use the pool").In(verdict.After)
 	}
-	return verdict, nil
+	return verdict
 }
 
 // connect or check, and say how it went.

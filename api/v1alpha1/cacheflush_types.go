@@ -18,6 +18,17 @@ const (
 	FlushDryRun FlushMode = "DryRun"
 )
 
+// DeclaredEntries says what becomes of keys that CacheEntries declare.
+// +kubebuilder:validation:Enum=Preserve;Rewrite
+type DeclaredEntries string
+
+const (
+	// DeclaredPreserve : they stay.
+	DeclaredPreserve DeclaredEntries = "Preserve"
+	// DeclaredRewrite : those that their entries can write again at once are deleted, and written again.
+	DeclaredRewrite DeclaredEntries = "Rewrite"
+)
+
 // The rule of match takes what Redis (stringmatchlen in util.c) reads to the end of every class. A class is [ ^? item* ].
 // Redis reads it byte by byte: behind a byte taken as it is, - begins a range, which takes any byte as its end, even ] or
 // \; \ takes the next byte, whatever it is; any other ] closes the class. So a - that begins an item is literal, and a
@@ -32,7 +43,7 @@ const (
 // CacheFlushSpec declares keys that must go, once.
 //
 // +kubebuilder:validation:ExactlyOneOf=all;prefix;match;keys
-// +kubebuilder:validation:XValidation:rule=`(has(self.runID) ? self.runID : "") != (has(oldSelf.runID) ? oldSelf.runID : "") || self.poolRef == oldSelf.poolRef && self.mode == oldSelf.mode && self.backoffLimit == oldSelf.backoffLimit && (has(self.activeDeadlineSeconds) ? self.activeDeadlineSeconds : 0) == (has(oldSelf.activeDeadlineSeconds) ? oldSelf.activeDeadlineSeconds : 0) && (has(self.all) ? self.all : false) == (has(oldSelf.all) ? oldSelf.all : false) && (has(self.prefix) ? self.prefix : "") == (has(oldSelf.prefix) ? oldSelf.prefix : "") && (has(self.match) ? self.match : "") == (has(oldSelf.match) ? oldSelf.match : "") && (has(self.keys) ? self.keys : []) == (has(oldSelf.keys) ? oldSelf.keys : [])`,message="is immutable except suspend, maxKeysPerSecond and ttlSecondsAfterFinished, or together with a new runID; create another CacheFlush"
+// +kubebuilder:validation:XValidation:rule=`(has(self.runID) ? self.runID : "") != (has(oldSelf.runID) ? oldSelf.runID : "") || self.poolRef == oldSelf.poolRef && self.mode == oldSelf.mode && self.declaredEntries == oldSelf.declaredEntries && (has(self.maxKeys) ? self.maxKeys : 0) == (has(oldSelf.maxKeys) ? oldSelf.maxKeys : 0) && self.backoffLimit == oldSelf.backoffLimit && (has(self.activeDeadlineSeconds) ? self.activeDeadlineSeconds : 0) == (has(oldSelf.activeDeadlineSeconds) ? oldSelf.activeDeadlineSeconds : 0) && (has(self.all) ? self.all : false) == (has(oldSelf.all) ? oldSelf.all : false) && (has(self.prefix) ? self.prefix : "") == (has(oldSelf.prefix) ? oldSelf.prefix : "") && (has(self.match) ? self.match : "") == (has(oldSelf.match) ? oldSelf.match : "") && (has(self.keys) ? self.keys : []) == (has(oldSelf.keys) ? oldSelf.keys : [])`,message="is immutable except suspend, maxKeysPerSecond and ttlSecondsAfterFinished, or together with a new runID; create another CacheFlush"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.runID) || has(self.runID)",fieldPath=".runID",message="cannot be removed, only changed"
 // +kubebuilder:validation:XValidation:rule="!has(self.runID) || !has(self.ttlSecondsAfterFinished)",fieldPath=".ttlSecondsAfterFinished",message="must not be set together with runID: the object is to stay for the next run"
 type CacheFlushSpec struct {
@@ -77,6 +88,19 @@ type CacheFlushSpec struct {
 	// +optional
 	// +kubebuilder:default=Delete
 	Mode FlushMode `json:"mode,omitempty"`
+
+	// declaredEntries says what becomes of matching keys that CacheEntries declare: Preserve keeps them, Rewrite deletes
+	// them and has their entries write them again. Only entries with the policies Enforce and EnsurePresent that can
+	// write now take part in a Rewrite, each once in a run; the keys of all others stay.
+	// +optional
+	// +kubebuilder:default=Preserve
+	DeclaredEntries DeclaredEntries `json:"declaredEntries,omitempty"`
+
+	// maxKeys is the most keys that may go. They are counted first; if there are more, the flush fails before it has
+	// deleted any. The lower of this and the pool's limit counts. A DryRun ignores it.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	MaxKeys *int64 `json:"maxKeys,omitempty"`
 
 	// maxKeysPerSecond is the most keys that are deleted in a second. The lower of this and the pool's limit counts.
 	// +optional
@@ -187,7 +211,7 @@ type FlushProgress struct {
 	// +kubebuilder:validation:Minimum=0
 	Deleted int64 `json:"deleted"`
 
-	// preserved keys so far: they match, but a CacheEntry declares them.
+	// preserved keys so far: they match, but a CacheEntry declares them, or the pool protects them.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Preserved int64 `json:"preserved"`

@@ -106,6 +106,12 @@ type FlushLimits struct {
 	// +kubebuilder:validation:Minimum=1
 	MaxKeysPerSecond *int64 `json:"maxKeysPerSecond,omitempty"`
 
+	// maxKeys is the most keys that one flush may delete. They are counted before the first one is; if there are more, the
+	// flush fails.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	MaxKeys *int64 `json:"maxKeys,omitempty"`
+
 	// protectedPrefixes of keys, behind the pool's key prefix, that no flush ever deletes, not even one that names the
 	// key. They are taken literally.
 	// +optional
@@ -141,6 +147,13 @@ type CachePoolStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	CredentialsResourceVersion string `json:"credentialsResourceVersion,omitempty"`
 
+	// recentFlushes are the last 10 flushes of the pool, by CacheFlushes of its namespace, that have finished; the latest
+	// comes first. They stay here when the objects are gone. DryRuns are not among them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	RecentFlushes []RecentFlush `json:"recentFlushes,omitempty"`
+
 	// conditions are Ready, Reconciling, Stalled, Suspended.
 	// +optional
 	// +listType=map
@@ -161,6 +174,50 @@ const (
 	// DetectionPolling : the server tells nothing, and is asked.
 	DetectionPolling ChangeDetection = "Polling"
 )
+
+// RecentFlush tells what a finished CacheFlush did.
+type RecentFlush struct {
+	// name of the CacheFlush.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// namespace of the CacheFlush.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+
+	// target says in words what was flushed.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Target string `json:"target,omitempty"`
+
+	// runID of the run, if it had one.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	RunID string `json:"runID,omitempty"`
+
+	// result is Complete or Failed.
+	// +required
+	Result FlushResult `json:"result,omitempty"`
+
+	// deleted is how many keys it has deleted.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Deleted int64 `json:"deleted"`
+
+	// completionTime is when it finished.
+	// +required
+	CompletionTime metav1.Time `json:"completionTime,omitzero"`
+}
+
+// FlushResult is how a flush has ended.
+// +kubebuilder:validation:Enum=Complete;Failed
+type FlushResult string
 
 // ServerStatus describes a Redis or Valkey server.
 type ServerStatus struct {

@@ -112,7 +112,7 @@ var poolRows = map[string]row{
 
 	"flushLimits: empty":   {spec: pool("flushLimits: {}"), want: "spec.flushLimits: Invalid value: 0: spec.flushLimits in body should have at least 1 properties"},
 	"flushLimits: null":    {spec: pool("flushLimits: null")},
-	"flushLimits: all":     {spec: pool(`flushLimits: {latencyBudget: 2ms, maxKeysPerSecond: 50000, protectedPrefixes: ["session:"]}`)},
+	"flushLimits: all":     {spec: pool(`flushLimits: {latencyBudget: 2ms, maxKeysPerSecond: 50000, maxKeys: 1000000, protectedPrefixes: ["session:"]}`)},
 	"flushLimits: added":   {update: pool("flushLimits: {maxKeysPerSecond: 1}")},
 	"flushLimits: changed": {spec: pool("flushLimits: {maxKeysPerSecond: 1}"), update: pool("flushLimits: {latencyBudget: 1ms}")},
 	"flushLimits: removed": {spec: pool("flushLimits: {maxKeysPerSecond: 1}"), update: minimal["CachePool"]},
@@ -127,6 +127,10 @@ var poolRows = map[string]row{
 	"flushLimits.latencyBudget: empty":     {spec: pool(`flushLimits: {latencyBudget: ""}`), want: `spec.flushLimits.latencyBudget: Invalid value: "": ` + badBudget},
 	"flushLimits.latencyBudget: 32 bytes":  {spec: pool("flushLimits: {latencyBudget: " + strings.Repeat("10ms", 8) + "}")},
 	"flushLimits.latencyBudget: 33 bytes":  {spec: pool("flushLimits: {latencyBudget: 1" + strings.Repeat("10ms", 8) + "}"), want: uncheckedToo("spec.flushLimits.latencyBudget: Too long: may not be more than 32 bytes")},
+
+	"flushLimits.maxKeys: least": {spec: pool("flushLimits: {maxKeys: 1}")},
+	"flushLimits.maxKeys: most":  {spec: pool("flushLimits: {maxKeys: 9223372036854775807}")},
+	"flushLimits.maxKeys: zero":  {spec: pool("flushLimits: {maxKeys: 0}"), want: "spec.flushLimits.maxKeys: Invalid value: 0: spec.flushLimits.maxKeys in body should be greater than or equal to 1"},
 
 	"flushLimits.maxKeysPerSecond: least": {spec: pool("flushLimits: {maxKeysPerSecond: 1}")},
 	"flushLimits.maxKeysPerSecond: most":  {spec: pool("flushLimits: {maxKeysPerSecond: 9223372036854775807}")},

@@ -120,4 +120,6 @@ const (
 	ReasonBackoffLimitExceeded = "BackoffLimitExceeded"
 	// ReasonDeadlineExceeded : activeDeadlineSeconds have passed since the start.
 	ReasonDeadlineExceeded = "DeadlineExceeded"
+	// ReasonTooManyKeys : more keys would be deleted than maxKeys allows; none was.
+	ReasonTooManyKeys = "TooManyKeys"
 )

@@ -13,7 +13,23 @@ import (
 var (
 	poolStatusRows = map[string]row{
 		"full": {status: "{keyPrefix: " + strings.Repeat("é", 320) + ", credentialsResourceVersion: " + strings.Repeat("a", 64) +
-			`, server: {product: redis, version: 7.0.15, topology: Standalone, nodes: 1, changeDetection: Tracking}, ` + conditions(8) + "}"},
+			`, server: {product: redis, version: 7.0.15, topology: Standalone, nodes: 1, changeDetection: Tracking}, recentFlushes: [` + strings.Repeat(recent("target: "+strings.Repeat("é", 128)+", runID: "+strings.Repeat("é", 128))+", ", 10) + `], ` + conditions(8) + "}"},
+		"recentFlushes: eleven":             {status: "{recentFlushes: [" + strings.Repeat(recent("")+", ", 11) + "]}", want: uncheckedToo("status.recentFlushes: Too many: 11: must have at most 10 items")},
+		"recentFlushes: Failed":             {status: `{recentFlushes: [{name: f, namespace: ns, result: Failed, deleted: 0, completionTime: "2026-11-22T10:00:00Z"}]}`},
+		"recentFlushes.name: empty":         {status: `{recentFlushes: [{name: "", namespace: ns, result: Failed, completionTime: "2026-11-22T10:00:00Z"}]}`, want: tooShort("status.recentFlushes[0].name")},
+		"recentFlushes.name: long":          {status: `{recentFlushes: [{name: ` + strings.Repeat("a", 254) + `, namespace: ns, result: Failed, completionTime: "2026-11-22T10:00:00Z"}]}`, want: tooLong("status.recentFlushes[0].name", 253)},
+		"recentFlushes.name: none":          {status: `{recentFlushes: [{namespace: ns, result: Failed, completionTime: "2026-11-22T10:00:00Z"}]}`, want: uncheckedToo("status.recentFlushes[0].name: Required value")},
+		"recentFlushes.namespace: empty":    {status: `{recentFlushes: [{name: f, namespace: "", result: Failed, completionTime: "2026-11-22T10:00:00Z"}]}`, want: tooShort("status.recentFlushes[0].namespace")},
+		"recentFlushes.namespace: long":     {status: `{recentFlushes: [{name: f, namespace: ` + strings.Repeat("a", 64) + `, result: Failed, completionTime: "2026-11-22T10:00:00Z"}]}`, want: tooLong("status.recentFlushes[0].namespace", 63)},
+		"recentFlushes.namespace: none":     {status: `{recentFlushes: [{name: f, result: Failed, completionTime: "2026-11-22T10:00:00Z"}]}`, want: uncheckedToo("status.recentFlushes[0].namespace: Required value")},
+		"recentFlushes.result: other":       {status: `{recentFlushes: [{name: f, namespace: ns, result: Done, completionTime: "2026-11-22T10:00:00Z"}]}`, want: uncheckedToo(`status.recentFlushes[0].result: Unsupported value: "Done": supported values: "Complete", "Failed"`)},
+		"recentFlushes.result: none":        {status: `{recentFlushes: [{name: f, namespace: ns, completionTime: "2026-11-22T10:00:00Z"}]}`, want: uncheckedToo("status.recentFlushes[0].result: Required value")},
+		"recentFlushes.completionTime none": {status: `{recentFlushes: [{name: f, namespace: ns, result: Failed}]}`, want: uncheckedToo("status.recentFlushes[0].completionTime: Required value")},
+		"recentFlushes.target: empty":       {status: "{recentFlushes: [" + recent(`target: ""`) + "]}", want: tooShort("status.recentFlushes[0].target")},
+		"recentFlushes.target: long":        {status: "{recentFlushes: [" + recent("target: "+strings.Repeat("a", 129)) + "]}", want: tooLong("status.recentFlushes[0].target", 128)},
+		"recentFlushes.runID: empty":        {status: "{recentFlushes: [" + recent(`runID: ""`) + "]}", want: tooShort("status.recentFlushes[0].runID")},
+		"recentFlushes.runID: long":         {status: "{recentFlushes: [" + recent("runID: "+strings.Repeat("a", 129)) + "]}", want: tooLong("status.recentFlushes[0].runID", 128)},
+		"recentFlushes.deleted: negative":   {status: "{recentFlushes: [" + recent("deleted: -1") + "]}", want: tooLow("status.recentFlushes[0].deleted")},
 		"conditions: nine":                  {status: "{" + conditions(9) + "}", want: uncheckedToo("status.conditions: Too many: 9: must have at most 8 items")},
 		"conditions: one twice":             {status: twoReadies, want: `status.conditions[1]: Duplicate value: {"type":"Ready"}`},
 		"keyPrefix: empty":                  {status: `{keyPrefix: ""}`, want: tooShort("status.keyPrefix")},
@@ -118,3 +134,8 @@ func tooLow(path string) string {
 func TestCachePoolStatusValidation(t *testing.T)  { run(t, "CachePool", poolStatusRows) }
 func TestCacheEntryStatusValidation(t *testing.T) { run(t, "CacheEntry", entryStatusRows) }
 func TestCacheFlushStatusValidation(t *testing.T) { run(t, "CacheFlush", flushStatusRows) }
+
+// recent flush, with one more field.
+func recent(field string) string {
+	return `{name: f, namespace: ns, result: Complete, completionTime: "2026-11-22T10:00:00Z", ` + field + "}"
+}

@@ -33,6 +33,8 @@ type ScanOptions struct {
 	DryRun bool
 	// Preserve says of a key, by its full name, that it must stay. nil: no key must.
 	Preserve func(name string) bool
+	// Deleted, if it is set, is told the full names of keys that have just been deleted.
+	Deleted func(names []string)
 	// Sample is how many keys a dry run has sampled already.
 	Sample int
 	// LatencyBudget is how long other clients may have to wait for one page; 0 means 2ms.
@@ -184,6 +186,9 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	}
 	if failed != nil {
 		return failed
+	}
+	if s.options.Deleted != nil && len(now) > 0 {
+		s.options.Deleted(now)
 	}
 	if s.pending = later; len(later) == 0 {
 		s.result.Checkpoint = s.next

@@ -114,20 +114,17 @@ func (x *Index) remove(c Claim) Place {
 // At gives the claims on a key that goes by several names, in several pools of one server, the holder first. Entries that
 // only observe it are not among them.
 func (x *Index) At(places ...Place) []Claim {
+	return slices.DeleteFunc(x.All(places...), func(c Claim) bool { return c.Observes })
+}
+
+// All gives the claims on such a key, the oldest first, of entries that only observe it too.
+func (x *Index) All(places ...Place) []Claim {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var all []Claim
 	for _, p := range places {
 		all = append(all, x.byPlace[p]...)
 	}
-	all = slices.DeleteFunc(all, func(c Claim) bool { return c.Observes })
 	slices.SortFunc(all, older)
 	return all
-}
-
-// Claimed says whether any entry declares or observes a key.
-func (x *Index) Claimed(p Place) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return len(x.byPlace[p]) > 0
 }

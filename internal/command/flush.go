@@ -106,6 +106,8 @@ func (f *flush) addFlags(c *cobra.Command) {
 	flags.StringVar(&s.Match, "match", "", "flush the keys that match this Redis glob")
 	flags.StringArrayVar(&s.Keys, "key", nil, "flush this key; may be given up to 1000 times")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "count and sample the keys, delete nothing, and wait for the result")
+	flags.StringVar((*string)(&s.DeclaredEntries), "declared-entries", string(v1alpha1.DeclaredPreserve), "what becomes of keys that CacheEntries declare: Preserve, or Rewrite to delete them and have them written again")
+	s.MaxKeys = flags.Int64("max-keys", 0, "count first, and fail before any deletion if more keys would go")
 	s.MaxKeysPerSecond = flags.Int64("max-keys-per-second", 0, "delete at most so many keys in a second")
 	flags.StringVar(&s.RunID, "run-id", "", "name of the run")
 	s.ActiveDeadlineSeconds = flags.Int64("active-deadline-seconds", 0, "fail if it takes longer")
@@ -149,6 +151,7 @@ func (f *flush) complete(c *cobra.Command) error {
 		return usage("set exactly one of --all, --prefix, --match, --key")
 	}
 	for name, drop := range map[string]func(){
+		"max-keys":                   func() { s.MaxKeys = nil },
 		"max-keys-per-second":        func() { s.MaxKeysPerSecond = nil },
 		"active-deadline-seconds":    func() { s.ActiveDeadlineSeconds = nil },
 		"ttl-seconds-after-finished": func() { s.TTLSecondsAfterFinished = nil },

@@ -167,13 +167,14 @@ func progress(percent int32, deleted int64) func(*v1alpha1.CacheFlushStatus) {
 
 func TestEveryFlagIsInTheSpec(t *testing.T) {
 	b := newBench(t)
-	code, err := b.flush(t.Context(), "--name", "full", "--pool", "main", "--match", "user:*", "--max-keys-per-second", "10",
+	code, err := b.flush(t.Context(), "--name", "full", "--pool", "main", "--match", "user:*", "--max-keys-per-second", "10", "--max-keys", "100", "--declared-entries", "Rewrite",
 		"--active-deadline-seconds", "60", "--backoff-limit", "0", "--suspend", "--run-id", "v1")
 	b.Expect(err).NotTo(HaveOccurred())
 	b.Expect(code).To(BeZero())
 	b.Expect(b.said()).To(Equal("cacheflush/full created\n"))
 	want := v1alpha1.CacheFlushSpec{
 		PoolRef: v1alpha1.PoolReference{Name: "main"}, Match: "user:*", Mode: v1alpha1.FlushDelete, MaxKeysPerSecond: new(int64(10)),
+		MaxKeys: new(int64(100)), DeclaredEntries: v1alpha1.DeclaredRewrite,
 		ActiveDeadlineSeconds: new(int64(60)), BackoffLimit: new(int32(0)), Suspend: true, RunID: "v1",
 	}
 	b.Expect(cmp.Diff(want, b.only().Spec)).To(BeEmpty())
@@ -193,7 +194,7 @@ func TestTargets(t *testing.T) {
 			b := newBench(t)
 			_, err := b.flush(t.Context(), tc.args...)
 			b.Expect(err).NotTo(HaveOccurred())
-			tc.want.PoolRef.Name, tc.want.Mode, tc.want.BackoffLimit = "default", v1alpha1.FlushDelete, new(int32(6))
+			tc.want.PoolRef.Name, tc.want.Mode, tc.want.DeclaredEntries, tc.want.BackoffLimit = "default", v1alpha1.FlushDelete, v1alpha1.DeclaredPreserve, new(int32(6))
 			created := b.only()
 			b.Expect(cmp.Diff(tc.want, created.Spec)).To(BeEmpty())
 			b.Expect(b.said()).To(Equal("cacheflush/" + created.Name + " created\n"))

@@ -120,6 +120,8 @@ type because int
 const (
 	// declared : its owner has something new to say.
 	declared because = iota + 1
+	// flushed : a flush of ours has deleted it.
+	flushed
 	// lost : the server may have lost everything.
 	lost
 )
@@ -140,6 +142,8 @@ type item struct {
 	// because says why, and event that the server told of a change.
 	because because
 	event   bool
+	// expected : a flush of ours is about to delete the key.
+	expected bool
 	// outcome of the last look, nil before it; done is closed then.
 	outcome *Outcome
 	done    chan struct{}

@@ -124,6 +124,9 @@ func (k *Keeper) takeLooks(r *round) {
 }
 
 func (r *round) add(it *item) {
+	if it.expected {
+		it.because = max(it.because, flushed)
+	}
 	r.tasks = append(r.tasks, &task{
 		item: it, version: it.version, decl: it.decl, forgetting: it.forgetting, history: it.history,
 		because: it.because, event: it.event, deadline: it.deadline,

@@ -25,6 +25,7 @@ const (
 // Causes of repairs besides those of package plan.
 const (
 	expired plan.Cause = "expired"
+	ours    plan.Cause = "flushed"
 	all     plan.Cause = "lost"
 )
 
@@ -160,6 +161,8 @@ func (k *Keeper) countRepair(t *task) {
 		k.metrics.Renewals.Inc()
 	case t.because == lost && t.cause == plan.Absent:
 		k.metrics.Repairs.WithLabelValues(string(all)).Inc()
+	case t.because == flushed && t.cause == plan.Absent:
+		k.metrics.Repairs.WithLabelValues(string(ours)).Inc()
 	default:
 		k.metrics.Repairs.WithLabelValues(string(t.cause)).Inc()
 	}

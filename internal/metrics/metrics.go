@@ -31,8 +31,20 @@ var (
 	}, labels)
 	repairs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cachewright_repairs_total",
-		Help: "Declared keys written again, by cause: missing, changed, lifetime, expired, or lost with all others.",
+		Help: "Declared keys written again, by cause: missing, changed, lifetime, expired, flushed by a CacheFlush, or lost with all others.",
 	}, append(labels, "cause"))
+	flushes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cachewright_flushes_total",
+		Help: "Flushes of the pool that have finished, by result: Complete or Failed.",
+	}, append(labels, "result"))
+	flushKeys = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cachewright_flush_keys_total",
+		Help: "Keys that flushes of the pool have matched, by what became of them: deleted, preserved, or counted by a dry run.",
+	}, append(labels, "result"))
+	flushProgress = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "cachewright_flush_progress_ratio",
+		Help: "Part of the server's keys that the flush at work has scanned, from 0 to 1; there is none while none is at work.",
+	}, labels)
 	left = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cachewright_keys_left_total",
 		Help: "Keys that stayed in Redis although their CacheEntry would have had them deleted.",
@@ -40,7 +52,7 @@ var (
 )
 
 func init() { //nolint:gochecknoinits // as controller-runtime registers its own
-	metrics.Registry.MustRegister(declared, contested, verified, renewals, repairs, left)
+	metrics.Registry.MustRegister(declared, contested, verified, renewals, repairs, left, flushes, flushKeys, flushProgress)
 }
 
 // Pool are the metrics of one CachePool.
@@ -65,11 +77,38 @@ func Left(pool types.NamespacedName) { left.With(of(pool)).Inc() }
 
 // Delete the metrics of a CachePool that is no more.
 func (p Pool) Delete() {
-	for _, gauge := range []*prometheus.GaugeVec{declared, contested, verified} {
+	for _, gauge := range []*prometheus.GaugeVec{declared, contested, verified, flushProgress} {
 		gauge.Delete(p.labels)
 	}
 	renewals.Delete(p.labels)
-	repairs.DeletePartialMatch(p.labels)
+	for _, counter := range []*prometheus.CounterVec{repairs, flushes, flushKeys} {
+		counter.DeletePartialMatch(p.labels)
+	}
+}
+
+// What becomes of the keys that a flush matches.
+const (
+	Deleted   = "deleted"
+	Preserved = "preserved"
+	Counted   = "counted"
+)
+
+// FlushKeys counts keys that a flush of a CachePool has matched, by what became of them.
+func FlushKeys(pool types.NamespacedName, result string, keys int64) {
+	flushKeys.MustCurryWith(of(pool)).WithLabelValues(result).Add(float64(keys))
+}
+
+// FlushProgress notes how far the flush at work in a CachePool is, in percent.
+func FlushProgress(pool types.NamespacedName, percent int32) {
+	flushProgress.With(of(pool)).Set(float64(percent) / 100)
+}
+
+// FlushPaused notes that no flush is at work in a CachePool.
+func FlushPaused(pool types.NamespacedName) { flushProgress.Delete(of(pool)) }
+
+// FlushFinished counts a flush of a CachePool, by the condition that says how it ended.
+func FlushFinished(pool types.NamespacedName, result string) {
+	flushes.MustCurryWith(of(pool)).WithLabelValues(result).Inc()
 }
 
 func of(pool types.NamespacedName) prometheus.Labels {
