@@ -4,7 +4,6 @@
 package controllers
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
@@ -31,10 +30,10 @@ func (r *cachePoolReconciler) recentFlushes(ctx context.Context, pool *v1alpha1.
 		}
 		record := recordOfFlush(flush)
 		if !slices.ContainsFunc(recent, func(o v1alpha1.RecentFlush) bool { return sameRun(o, record) }) {
-			recent = append(recent, record)
+			recent = slices.Insert(recent, 0, record)
 		}
 	}
-	slices.SortStableFunc(recent, latestFirst)
+	slices.SortStableFunc(recent, func(a, b v1alpha1.RecentFlush) int { return b.CompletionTime.Compare(a.CompletionTime.Time) })
 	return recent[:min(maxRecent, len(recent))], nil
 }
 
@@ -55,8 +54,4 @@ func recordOfFlush(flush *v1alpha1.CacheFlush) v1alpha1.RecentFlush {
 // sameRun says whether two records tell of one run.
 func sameRun(a, b v1alpha1.RecentFlush) bool {
 	return a.Name == b.Name && a.Namespace == b.Namespace && a.RunID == b.RunID && a.CompletionTime.Equal(&b.CompletionTime)
-}
-
-func latestFirst(a, b v1alpha1.RecentFlush) int {
-	return cmp.Or(b.CompletionTime.Compare(a.CompletionTime.Time), cmp.Compare(a.Name, b.Name))
 }
