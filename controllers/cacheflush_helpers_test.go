@@ -13,17 +13,15 @@ import (
 	"testing"
 	"time"
 
-	kstatus "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	. "github.com/onsi/gomega"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/status"
+	"github.com/cachewright/cachewright/internal/testing/gitops"
 	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
@@ -185,17 +183,7 @@ func progress(f *v1alpha1.CacheFlush) string {
 // kstatusOf an object, as Flux and Helm compute it.
 func kstatusOf(t *testing.T, o status.Object) string {
 	t.Helper()
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &unstructured.Unstructured{Object: content}
-	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("CacheFlush"))
-	result, err := kstatus.Compute(u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return result.Status.String()
+	return gitops.Kstatus(t, o).String()
 }
 
 // history of the flushes of a namespace, in the order of the API server's writes.

@@ -11,14 +11,13 @@ import (
 	kstatus "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/status"
+	"github.com/cachewright/cachewright/internal/testing/gitops"
 )
 
 // somewhere is the result of a slice that is not the last.
@@ -147,28 +146,12 @@ func TestTheConditionsOfAFlushAreThoseOfItsState(t *testing.T) {
 						t.Errorf("condition %s is of generation %d", condition.Type, condition.ObservedGeneration)
 					}
 				}
-				if got := computed(t, f); got != c.kstatus {
+				if got := gitops.Kstatus(t, f); got != c.kstatus {
 					t.Errorf("kstatus is %s, want %s", got, c.kstatus)
 				}
 			})
 		}
 	}
-}
-
-// computed by kstatus, as Flux and Helm do.
-func computed(t *testing.T, f *v1alpha1.CacheFlush) kstatus.Status {
-	t.Helper()
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &unstructured.Unstructured{Object: content}
-	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("CacheFlush"))
-	result, err := kstatus.Compute(u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return result.Status
 }
 
 func TestAFlushFailsWhenSlicesHaveFailedMoreOftenThanTheLimit(t *testing.T) {

@@ -10,14 +10,12 @@ import (
 	"time"
 	"unicode/utf8"
 
-	kstatus "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/status"
+	"github.com/cachewright/cachewright/internal/testing/gitops"
 )
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -29,22 +27,6 @@ func kinds() map[string]status.Object {
 		"CachePool":  &v1alpha1.CachePool{ObjectMeta: meta, Status: v1alpha1.CachePoolStatus{ObservedGeneration: -1}},
 		"CacheEntry": &v1alpha1.CacheEntry{ObjectMeta: meta, Status: v1alpha1.CacheEntryStatus{ObservedGeneration: -1}},
 	}
-}
-
-// computed is what Flux and Helm take an object for.
-func computed(t *testing.T, kind string, o status.Object) string {
-	t.Helper()
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &unstructured.Unstructured{Object: content}
-	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
-	result, err := kstatus.Compute(u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return result.Status.String()
 }
 
 // conditions in a line, sorted by the order of their making but for Ready, which comes first.
@@ -67,7 +49,7 @@ func conditions(o status.Object) string {
 
 func TestANewObjectIsInProgress(t *testing.T) {
 	for kind, o := range kinds() {
-		if got := computed(t, kind, o); got != "InProgress" {
+		if got := gitops.Kstatus(t, o).String(); got != "InProgress" {
 			t.Errorf("%s: %s", kind, got)
 		}
 	}
@@ -89,6 +71,7 @@ func TestEveryRowOfTheConditionsTable(t *testing.T) {
 		"working on a new generation":      {[]any{working}, "Ready=Unknown/Progressing Reconciling=True/Progressing", "InProgress"},
 		"in sync":                          {[]any{inSync}, "Ready=True/Warm", "Current"},
 		"transient error":                  {[]any{waiting}, "Ready=False/PoolNotReady Reconciling=True/ProgressingWithRetry", "InProgress"},
+		"Observe: Differs":                 {[]any{status.NotReady("Differs", "d")}, "Ready=False/Differs", "InProgress"},
 		"needs a human":                    {[]any{stalled}, "Ready=False/KeyConflict Stalled=True/KeyConflict", "Failed"},
 		"suspended when new":               {[]any{suspended}, "Ready=Unknown/Suspended Suspended=True/Suspended", "InProgress"},
 		"suspended when in sync":           {[]any{inSync, poolSuspended}, "Ready=True/Warm Suspended=True/PoolSuspended", "Current"},
@@ -118,7 +101,7 @@ func TestEveryRowOfTheConditionsTable(t *testing.T) {
 			if diff := cmp.Diff(row.conditions, conditions(o)); diff != "" {
 				t.Errorf("%s, %s: %s", kind, name, diff)
 			}
-			if got := computed(t, kind, o); got != row.kstatus {
+			if got := gitops.Kstatus(t, o).String(); got != row.kstatus {
 				t.Errorf("%s, %s: kstatus %s, want %s", kind, name, got, row.kstatus)
 			}
 		}
