@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/operator"
 	"github.com/cachewright/cachewright/internal/testing/controlplane"
 )
@@ -67,6 +68,8 @@ func TestEverythingIsAccepted(t *testing.T) {
 		"default":        nil,
 		"namespaced":     nil,
 		"samples":        nil,
+		"samples/gitops": nil,
+		"argocd":         nil,
 		"network-policy": nil,
 		"prometheus":     {"ServiceMonitor"},
 	} {
@@ -75,7 +78,7 @@ func TestEverythingIsAccepted(t *testing.T) {
 				if o.GetNamespace() == "system" || folder == "namespaced" {
 					o.SetNamespace(namespace) // an overlay that config/default includes
 				}
-				if folder == "samples" {
+				if strings.HasPrefix(folder, "samples") || folder == "argocd" {
 					o.SetNamespace("default")
 				}
 				err := server(t).Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.DryRunAll, client.FieldOwner("test"), client.ForceOwnership)
@@ -278,6 +281,9 @@ func server(t *testing.T) client.Client {
 	if api == nil {
 		c, err := client.New(env.Config, client.Options{})
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v1alpha1.AddToScheme(c.Scheme()); err != nil {
 			t.Fatal(err)
 		}
 		api = client.WithFieldValidation(c, metav1.FieldValidationStrict)

@@ -10,12 +10,10 @@ for _, condition in ipairs(status.conditions or {}) do
   conditions[condition.type] = condition
 end
 
--- The first that is True decides. What needs a human is told before a suspension, as Flux and Helm do.
+-- The first that is True decides. A flush that has failed is Stalled, one that is complete is Ready.
 for _, rule in ipairs({
-  {"Failed", "Degraded"},
   {"Stalled", "Degraded"},
   {"Suspended", "Suspended"},
-  {"Complete", "Healthy"},
   {"Ready", "Healthy"},
 }) do
   local condition = conditions[rule[1]]
