@@ -232,11 +232,12 @@ func (r *cacheFlushReconciler) expire(ctx context.Context, flush *v1alpha1.Cache
 
 // acknowledge a new generation of a finished flush, which changes nothing about it.
 func acknowledge(flush *v1alpha1.CacheFlush) *status.Verdict {
-	ready := apimeta.FindStatusCondition(flush.Status.Conditions, v1alpha1.ConditionReady)
-	v := &status.Verdict{Ready: ready.Status, Reason: ready.Reason, Message: ready.Message, Terminal: v1alpha1.ConditionComplete}
+	v := &status.Verdict{Ready: metav1.ConditionTrue, Terminal: v1alpha1.ConditionComplete}
 	if failed(flush) {
-		v.Terminal, v.Stalled = v1alpha1.ConditionFailed, true
+		v.Ready, v.Terminal, v.Stalled = metav1.ConditionFalse, v1alpha1.ConditionFailed, true
 	}
+	end := apimeta.FindStatusCondition(flush.Status.Conditions, v.Terminal)
+	v.Reason, v.Message = end.Reason, end.Message
 	return v
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 )
@@ -149,6 +150,23 @@ func TestAFinishedFlushIgnoresSuspend(t *testing.T) {
 	w.becomes(p, "Ready=Unknown/Suspended Suspended=True/Suspended")
 	update(w, f, func(f *v1alpha1.CacheFlush) { f.Spec.TTLSecondsAfterFinished = new(int32(1000)) })
 	w.becomes(f, flushed)
+}
+
+// Somebody has edited the status.
+func TestAFinishedFlushWithoutReadySaysItAgain(t *testing.T) {
+	w := newWorld(t)
+	w.ready(poolNoMore(1))
+	w.fill(mainPrefix, 2)
+	done, failed := w.run("done", named("1")), w.flush("failed", all, noMore(1))
+	w.fill(mainPrefix, 2)
+	w.create(failed)
+	w.becomes(failed, tooMany)
+	for f, want := range map[*v1alpha1.CacheFlush]string{done: flushed, failed: tooMany} {
+		apimeta.RemoveStatusCondition(&f.Status.Conditions, v1alpha1.ConditionReady)
+		w.Expect(k8s.Status().Update(t.Context(), f)).To(Succeed())
+		w.becomes(f, want)
+		w.Expect(message(f)).NotTo(BeEmpty())
+	}
 }
 
 func TestDeletingAFlushCancelsIt(t *testing.T) {

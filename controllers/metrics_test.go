@@ -16,7 +16,7 @@ import (
 	"github.com/cachewright/cachewright/api/v1alpha1"
 )
 
-// measured are the operator's own metrics of the test's namespace: "name pool cause", without what is not there.
+// measured are the operator's own metrics of the test's namespace: "name pool cause or result", without what is not there.
 func (w *world) measured() map[string]float64 {
 	w.t.Helper()
 	families, err := metrics.Registry.Gather()
@@ -32,8 +32,8 @@ func (w *world) measured() map[string]float64 {
 			if !ours || labels["namespace"] != w.namespace {
 				continue
 			}
-			w.Expect(slices.Collect(maps.Keys(labels))).To(Or(ConsistOf("namespace", "pool"), ConsistOf("namespace", "pool", "cause")), "never a key")
-			key := strings.TrimSpace(name + " " + labels["pool"] + " " + labels["cause"])
+			w.Expect(slices.Collect(maps.Keys(labels))).To(Or(ConsistOf("namespace", "pool"), ConsistOf("namespace", "pool", "cause"), ConsistOf("namespace", "pool", "result")), "never a key")
+			key := strings.TrimSpace(name + " " + labels["pool"] + " " + labels["cause"] + labels["result"])
 			values[key] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
 		}
 	}

@@ -92,16 +92,16 @@ func (f *flush) result(o *v1alpha1.CacheFlush) error {
 		p = &v1alpha1.FlushProgress{}
 	}
 	if ended(o) == v1alpha1.ConditionFailed {
-		return fmt.Errorf("cacheflush/%s failed after %d keys: %s", o.Name, p.Deleted, message(o))
+		return fmt.Errorf("cacheflush/%s failed after %s: %s", o.Name, keys(p.Deleted), message(o))
 	}
 	if o.Spec.Mode == v1alpha1.FlushDryRun {
-		f.say("cacheflush/%s would delete %d keys, and preserve %d", o.Name, p.Matched-p.Preserved, p.Preserved)
+		f.say("cacheflush/%s would delete %s, and preserve %d", o.Name, keys(p.Matched-p.Preserved), p.Preserved)
 		for _, key := range o.Status.Sample {
 			f.say("  %s", key)
 		}
 		return nil
 	}
-	f.say("cacheflush/%s complete: %d keys deleted, %d preserved", o.Name, p.Deleted, p.Preserved)
+	f.say("cacheflush/%s complete: %s deleted, %d preserved", o.Name, keys(p.Deleted), p.Preserved)
 	return nil
 }
 
@@ -149,13 +149,22 @@ func describe(o *v1alpha1.CacheFlush) string {
 	switch p := o.Status.Progress; {
 	case ready == nil:
 		return "waits for the operator"
-	case ready.Reason == v1alpha1.ReasonRunning && p != nil && o.Spec.Mode == v1alpha1.FlushDryRun:
-		return fmt.Sprintf("%d%%, %d keys counted", p.Percent, p.Matched)
-	case ready.Reason == v1alpha1.ReasonRunning && p != nil:
-		return fmt.Sprintf("%d%%, %d keys deleted", p.Percent, p.Deleted)
+	case ready.Reason == v1alpha1.ReasonRunning && (p == nil || *p == v1alpha1.FlushProgress{}): // it may be counting first
+		return ready.Message
+	case ready.Reason == v1alpha1.ReasonRunning && o.Spec.Mode == v1alpha1.FlushDryRun:
+		return fmt.Sprintf("%d%%, %s counted", p.Percent, keys(p.Matched))
+	case ready.Reason == v1alpha1.ReasonRunning:
+		return fmt.Sprintf("%d%%, %s deleted", p.Percent, keys(p.Deleted))
 	default:
 		return ready.Reason + ": " + ready.Message
 	}
+}
+
+func keys(n int64) string {
+	if n == 1 {
+		return "1 key"
+	}
+	return fmt.Sprintf("%d keys", n)
 }
 
 // ExitCode of the program after an error; nil is 0.
