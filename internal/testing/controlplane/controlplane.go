@@ -46,7 +46,6 @@ func Start(options ...Option) (*envtest.Environment, error) {
 	if err != nil {
 		return nil, err
 	}
-	assets := cmp.Or(os.Getenv("KUBEBUILDER_ASSETS"), filepath.Join(root, "bin"))
 	env := &envtest.Environment{
 		UseExistingCluster:       new(false),
 		CRDDirectoryPaths:        []string{filepath.Join(root, "config", "crd", "bases")},
@@ -54,14 +53,13 @@ func Start(options ...Option) (*envtest.Environment, error) {
 		ControlPlaneStartTimeout: startTimeout,
 	}
 	env.ControlPlane.Etcd = &envtest.Etcd{}
-	for program, path := range map[string]*string{
+	for name, path := range map[string]*string{
 		"kube-apiserver": &env.ControlPlane.GetAPIServer().Path,
 		"etcd":           &env.ControlPlane.Etcd.Path,
 		"kubectl":        &env.ControlPlane.KubectlPath,
 	} {
-		*path = filepath.Join(assets, program)
-		if _, err := os.Stat(*path); err != nil {
-			return nil, fmt.Errorf("no %s for the tests: run `make controlplane`, which puts it into bin/: %w", program, err)
+		if *path, err = program(name); err != nil {
+			return nil, err
 		}
 	}
 	for _, option := range options {
@@ -71,6 +69,19 @@ func Start(options ...Option) (*envtest.Environment, error) {
 		return nil, errors.Join(fmt.Errorf("starting the control plane: %w", err), env.Stop())
 	}
 	return env, nil
+}
+
+// program of the control plane.
+func program(name string) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(cmp.Or(os.Getenv("KUBEBUILDER_ASSETS"), filepath.Join(root, "bin")), name)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("no %s for the tests: run `make controlplane`, which puts it into bin/: %w", name, err)
+	}
+	return path, nil
 }
 
 // Run is TestMain's body: it starts a control plane, hands its administrator's configuration to setup, runs the tests,

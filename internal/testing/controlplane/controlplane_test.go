@@ -7,7 +7,9 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
+	. "github.com/onsi/gomega"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -90,6 +92,26 @@ func listNamespaces(ctx context.Context, cfg *rest.Config, token string) error {
 	cfg.BearerToken = token
 	_, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	return err
+}
+
+func TestTheControllerManagerRunsTheControllersThatItIsToldTo(t *testing.T) {
+	env := start(t, controlplane.WithoutCRDs())
+	controlplane.StartControllerManager(t, env.KubeConfig, "namespace-controller")
+	c, err := client.New(env.Config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: controlplane.Namespace(t, c)}}
+	if err := c.Delete(t.Context(), namespace); err != nil {
+		t.Fatal(err)
+	}
+	NewWithT(t).Eventually(func() bool {
+		return apierrors.IsNotFound(c.Get(t.Context(), client.ObjectKeyFromObject(namespace), namespace))
+	}, time.Minute).Should(BeTrue(), "the namespace stays")
+	accounts := &corev1.ServiceAccountList{}
+	if err := c.List(t.Context(), accounts); err != nil || len(accounts.Items) > 0 {
+		t.Errorf("another controller has made %d ServiceAccounts (%v)", len(accounts.Items), err)
+	}
 }
 
 func TestMissingProgramsAreNamed(t *testing.T) {
