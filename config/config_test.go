@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -64,14 +65,15 @@ func run(m *testing.M) int {
 func TestEverythingIsAccepted(t *testing.T) {
 	createNamespace(t)
 	for folder, unknown := range map[string][]string{
-		"crd":            nil,
-		"default":        nil,
-		"namespaced":     nil,
-		"samples":        nil,
-		"samples/gitops": nil,
-		"argocd":         nil,
-		"network-policy": nil,
-		"prometheus":     {"ServiceMonitor"},
+		"crd":             nil,
+		"default":         nil,
+		"namespaced":      nil,
+		"samples":         nil,
+		"samples/cronjob": nil,
+		"samples/gitops":  nil,
+		"argocd":          nil,
+		"network-policy":  nil,
+		"prometheus":      {"ServiceMonitor"},
 	} {
 		for _, o := range render(t, folder) {
 			t.Run(folder+"/"+o.GetKind()+"/"+o.GetName(), func(t *testing.T) {
@@ -116,6 +118,14 @@ func TestSamples(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("samples (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheCronJobRunsTheOperatorsImage(t *testing.T) {
+	cron := typed(t, find(t, "samples/cronjob", "CronJob", "nightly-flush"), &batchv1.CronJob{})
+	want := deployment(t).Spec.Template.Spec.Containers[0].Image
+	if got := cron.Spec.JobTemplate.Spec.Template.Spec.Containers[0].Image; got != want {
+		t.Errorf("the CronJob runs %s, the operator is %s", got, want)
 	}
 }
 
@@ -326,8 +336,8 @@ func typed[T any](t *testing.T, o *unstructured.Unstructured, into *T) *T {
 // render asks kubectl for a folder's objects, as make deploy does.
 func render(t *testing.T, folder string) []*unstructured.Unstructured {
 	t.Helper()
-	if folder == "samples" {
-		return samples(t)
+	if strings.HasPrefix(folder, "samples") {
+		return samples(t, folder)
 	}
 	command := exec.CommandContext(t.Context(), env.ControlPlane.KubectlPath, "kustomize", folder)
 	var stderr bytes.Buffer
@@ -340,9 +350,9 @@ func render(t *testing.T, folder string) []*unstructured.Unstructured {
 }
 
 // samples are for kubectl apply -f, which takes every file in the folder for objects, a kustomization.yaml too.
-func samples(t *testing.T) (objects []*unstructured.Unstructured) {
+func samples(t *testing.T, folder string) (objects []*unstructured.Unstructured) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("samples", "*.yaml"))
+	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
