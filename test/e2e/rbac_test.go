@@ -121,17 +121,26 @@ func install(t *testing.T, g *WithT, overlay string) []*unstructured.Unstructure
 	rendered, err := command.Output()
 	g.Expect(err).NotTo(HaveOccurred(), stderr.String())
 	var objects []*unstructured.Unstructured
-	for decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(rendered), 4096); ; {
+	for _, object := range decode(t, rendered) {
+		if object.GroupVersionKind().Group == apiextensionsv1.GroupName {
+			continue
+		}
+		g.Expect(k8s.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("test"))).To(Succeed())
+		objects = append(objects, object)
+	}
+	return objects
+}
+
+// decode the objects of a manifest.
+func decode(t *testing.T, text []byte) (objects []*unstructured.Unstructured) {
+	t.Helper()
+	for decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096); ; {
 		object := &unstructured.Unstructured{}
 		if err := decoder.Decode(object); errors.Is(err, io.EOF) {
 			return objects
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		if object.GroupVersionKind().Group == apiextensionsv1.GroupName {
-			continue
-		}
-		g.Expect(k8s.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("test"))).To(Succeed())
 		objects = append(objects, object)
 	}
 }

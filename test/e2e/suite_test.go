@@ -24,6 +24,8 @@ import (
 
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -84,7 +86,7 @@ func runAll(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if err := rbacv1.AddToScheme(scheme); err != nil {
+	if err := errors.Join(rbacv1.AddToScheme(scheme), batchv1.AddToScheme(scheme), authorizationv1.AddToScheme(scheme)); err != nil {
 		return 1, err
 	}
 	if k8s, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
