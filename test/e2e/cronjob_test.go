@@ -208,7 +208,7 @@ func TestTheSampleCronJobFlushesEachNightOnce(t *testing.T) {
 	pod = n.pod(second)
 	code, said = n.run(pod)
 	n.Expect(code).To(BeZero(), said)
-	n.Expect(said).To(And(ContainSubstring("created"), ContainSubstring("complete: 1 keys deleted")))
+	n.Expect(said).To(And(ContainSubstring("created"), ContainSubstring("complete: 1 key deleted")))
 	n.Expect(n.flushes()).To(ConsistOf(first.Name, second.Name))
 	n.Expect(n.keys()).To(ConsistOf("user:1"))
 	n.report(pod, code)
