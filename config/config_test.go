@@ -336,7 +336,7 @@ func typed[T any](t *testing.T, o *unstructured.Unstructured, into *T) *T {
 // render asks kubectl for a folder's objects, as make deploy does.
 func render(t *testing.T, folder string) []*unstructured.Unstructured {
 	t.Helper()
-	if strings.HasPrefix(folder, "samples") {
+	if strings.HasPrefix(folder, "samples") && folder != "samples/gitops" {
 		return samples(t, folder)
 	}
 	command := exec.CommandContext(t.Context(), env.ControlPlane.KubectlPath, "kustomize", folder)
