@@ -20,7 +20,9 @@ func noMore(keys int64) func(*v1alpha1.CacheFlush) {
 }
 
 // poolNoMore : the pool says so.
-func poolNoMore(keys int64) func(*v1alpha1.CachePool) { return limited(v1alpha1.FlushLimits{MaxKeys: &keys}) }
+func poolNoMore(keys int64) func(*v1alpha1.CachePool) {
+	return limited(v1alpha1.FlushLimits{MaxKeys: &keys})
+}
 
 func unlimited(*v1alpha1.CachePool) {}
 

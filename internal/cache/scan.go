@@ -177,18 +177,8 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 		return nil
 	})
 	took := time.Since(start) - roundTrip
-	var failed error
-	for _, u := range unlinks {
-		s.result.Deleted += u.Val()
-		if failed == nil {
-			failed = wrap("UNLINK", u.Err())
-		}
-	}
-	if failed != nil {
-		return failed
-	}
-	if s.options.Deleted != nil && len(now) > 0 {
-		s.options.Deleted(now)
+	if err := s.gone(now, unlinks); err != nil {
+		return err
 	}
 	if s.pending = later; len(later) == 0 {
 		s.result.Checkpoint = s.next
@@ -207,6 +197,21 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 		s.result.Checkpoint = s.next
 	}
 	return nil
+}
+
+// gone counts keys that were to be deleted, and tells of them unless that failed.
+func (s *Scan) gone(names []string, unlinks []*redis.IntCmd) error {
+	var failed error
+	for _, u := range unlinks {
+		s.result.Deleted += u.Val()
+		if failed == nil {
+			failed = wrap("UNLINK", u.Err())
+		}
+	}
+	if failed == nil && len(names) > 0 && s.options.Deleted != nil {
+		s.options.Deleted(names)
+	}
+	return failed
 }
 
 // take sorts the keys of a page into those that go and those that stay.

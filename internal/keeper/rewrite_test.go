@@ -14,6 +14,7 @@ import (
 
 // A flush may delete only what comes back at once.
 func TestOnlyKeysThatAreWrittenAgainCanBeRewritten(t *testing.T) {
+	t.Parallel()
 	counter := func(d *keeper.Declaration) {
 		*d = keeper.Declaration{Key: "k", Counter: &keeper.Counter{ID: "id", By: 1, RunID: "r", Generation: 1}}
 	}
@@ -61,6 +62,7 @@ func TestOnlyKeysThatAreWrittenAgainCanBeRewritten(t *testing.T) {
 
 // Neither can those of a pool that does not take writes.
 func TestNothingCanBeRewrittenThroughAGateThatIsNotOpen(t *testing.T) {
+	t.Parallel()
 	for name, gate := range map[string]keeper.Gate{"closed": keeper.Closed, "deletions only": keeper.DeletionsOnly} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -95,6 +97,8 @@ func TestOurOwnFlushIsNoSecondWriter(t *testing.T) {
 	b.Verify()
 	b.holds("k")
 	b.Rewrite(id("k"), "k")
+	b.looked(1)
+	b.looked(1)
 	b.Expect(metric(t, "repairs_total", "flushed")).To(Equal(flushes + 1.0))
 
 	// A second writer is still one: the first change is undone at once, the second not.
