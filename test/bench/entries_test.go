@@ -141,7 +141,7 @@ func (w *bench) idle() {
 	pause(w.Context(), 3*resyncPeriod+time.Second)
 	w.report("idle-api-writes", float64(w.apiWrites()-writes))
 	w.report("idle-cpu-%", 100*(w.cpu()-cpu)/time.Since(began).Seconds())
-	w.report("rss-MiB", w.memory())
+	w.report("rss-MiB", w.memory("VmRSS"))
 }
 
 // value that an entry's key must have: of every size up to 1 KiB.

@@ -93,38 +93,50 @@ func runAll(m *testing.M) (code int, err error) {
 type bench struct {
 	*testing.B
 
-	client    client.Client
+	client    client.WithWatch
 	api       discovery.DiscoveryInterface
 	redis     *redis.Client
 	namespace string
 	operator  *exec.Cmd
 	started   time.Time
-	// network is what the operator reaches Redis through.
+	// network is what the operator reaches Redis through, if round trips are counted.
 	network *redistest.Proxy
 }
 
 func newBench(b *testing.B) *bench {
+	b.Helper()
+	w := connect(b)
+	server := redistest.Start(b)
+	w.redis = redistest.Client(b, server.Addr)
+	w.network = redistest.NewProxy(b, server.Addr, 0)
+	w.createPool(w.network.Addr)
+	return w
+}
+
+// connect to the API server, in a namespace of its own.
+func connect(b *testing.B) *bench {
 	b.Helper()
 	w := &bench{B: b}
 	scheme, err := operator.NewScheme()
 	w.must(err)
 	c := rest.CopyConfig(config)
 	c.QPS = -1
-	w.client, err = client.New(c, client.Options{Scheme: scheme})
+	w.client, err = client.NewWithWatch(c, client.Options{Scheme: scheme})
 	w.must(err)
 	w.api, err = discovery.NewDiscoveryClientForConfig(c)
 	w.must(err)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "bench-"}}
 	w.must(w.client.Create(b.Context(), namespace))
 	w.namespace = namespace.Name
-	server := redistest.Start(b)
-	w.redis = redistest.Client(b, server.Addr)
-	w.network = redistest.NewProxy(b, server.Addr, 0)
-	w.must(w.client.Create(b.Context(), &v1alpha1.CachePool{
-		ObjectMeta: metav1.ObjectMeta{Name: "main", Namespace: w.namespace},
-		Spec:       v1alpha1.CachePoolSpec{Addresses: []string{w.network.Addr}, ResyncPeriod: &metav1.Duration{Duration: resyncPeriod}},
-	}))
 	return w
+}
+
+func (w *bench) createPool(address string) {
+	w.Helper()
+	w.must(w.client.Create(w.Context(), &v1alpha1.CachePool{
+		ObjectMeta: metav1.ObjectMeta{Name: "main", Namespace: w.namespace},
+		Spec:       v1alpha1.CachePoolSpec{Addresses: []string{address}, ResyncPeriod: &metav1.Duration{Duration: resyncPeriod}},
+	}))
 }
 
 func (w *bench) must(err error) {
@@ -247,12 +259,12 @@ func (w *bench) cpu() float64 {
 	return float64(user+system) / ticks
 }
 
-// memory of the operator, resident, in MiB.
-func (w *bench) memory() float64 {
+// memory of the operator in MiB: VmRSS is what is resident now, VmHWM the most that ever was.
+func (w *bench) memory(field string) float64 {
 	w.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.operator.Process.Pid))
 	w.must(err)
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	_, rest, _ := strings.Cut(string(text), field+":")
 	var kib float64
 	_, err = fmt.Sscan(rest, &kib)
 	w.must(err)
