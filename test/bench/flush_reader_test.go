@@ -8,57 +8,104 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
 // waits of a client for its answers.
 type waits struct{ p50, p99, longest time.Duration }
 
-// reader is another client of the server, one that reads all the time. It speaks the protocol itself: a client library
-// would measure its own pool too.
+// reader is another client of the server, one that reads all the time. It is a process of its own, this binary once
+// more, so that all ways to flush have the same neighbor: goroutines of one process would wait for each other.
 type reader struct {
-	w      *flushBench
-	conn   net.Conn
-	answer *bufio.Reader
-	cancel context.CancelFunc
-	work   sync.WaitGroup
-	took   []time.Duration
-	err    error
+	w       *flushBench
+	process *exec.Cmd
+	stdin   io.Closer
+	stdout  *bufio.Reader
 }
+
+// readerEnv tells a process to be a reader, and what to read: address, number of keys, and pauses.
+const readerEnv = "CACHEWRIGHT_BENCH_READER"
 
 func (w *flushBench) startReader() *reader {
 	w.Helper()
-	conn, err := (&net.Dialer{}).DialContext(w.Context(), "tcp", w.server.Addr)
+	self, err := os.Executable()
 	w.must(err)
-	ctx, cancel := context.WithCancel(w.Context())
-	r := &reader{w: w, conn: conn, answer: bufio.NewReader(conn), cancel: cancel, took: make([]time.Duration, 0, 1<<20)}
-	r.err = r.get() // the first one is not measured
-	r.work.Go(func() {
-		for r.err == nil && ctx.Err() == nil {
-			began := time.Now()
-			r.err = r.get()
-			r.took = append(r.took, time.Since(began))
-			if *pauses > 0 {
-				pause(ctx, *pauses)
-			}
-		}
-	})
+	process := exec.CommandContext(w.Context(), self)
+	process.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d", readerEnv, w.server.Addr, w.keys/2, *pauses))
+	process.Stderr = os.Stderr
+	stdin, err := process.StdinPipe()
+	w.must(err)
+	stdout, err := process.StdoutPipe()
+	w.must(err)
+	w.must(process.Start())
+	r := &reader{w: w, process: process, stdin: stdin, stdout: bufio.NewReader(stdout)}
+	_, err = r.stdout.ReadString('\n') // it reads
+	w.must(err)
 	return r
 }
 
-// get a random key of those that no flush may touch.
-func (r *reader) get() error {
-	key := name(foreign, rand.IntN(r.w.keys/2))
-	if _, err := fmt.Fprintf(r.conn, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key); err != nil {
+// stop reading.
+func (r *reader) stop() waits {
+	r.w.Helper()
+	r.w.must(r.stdin.Close())
+	var of waits
+	_, err := fmt.Fscan(r.stdout, &of.p50, &of.p99, &of.longest)
+	r.w.must(errors.Join(err, r.process.Wait()))
+	return of
+}
+
+// read is the main function of a reader: until standard input ends.
+func read(what string) error {
+	var addr string
+	var keys int
+	var pauses time.Duration
+	if _, err := fmt.Sscan(what, &addr, &keys, &pauses); err != nil {
 		return err
 	}
-	line, err := r.answer.ReadString('\n')
+	ctx, cancel := context.WithCancel(context.Background())
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		cancel()
+		return err
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	answers, took := bufio.NewReader(conn), make([]time.Duration, 0, 1<<20)
+	for ctx.Err() == nil || len(took) < 2 {
+		began := time.Now()
+		if err := get(conn, answers, name(foreign, rand.IntN(keys))); err != nil {
+			return err
+		}
+		if took = append(took, time.Since(began)); len(took) == 1 {
+			say("reading\n")
+		}
+		if pauses > 0 {
+			pause(ctx, pauses)
+		}
+	}
+	took = took[1:] // the first one was for practice
+	slices.Sort(took)
+	n := len(took)
+	say("%d %d %d\n", took[n/2], took[n*99/100], took[n-1])
+	return conn.Close()
+}
+
+// get a key, there or not. It speaks the protocol itself: a client library would measure its own pool too.
+func get(conn io.Writer, answers *bufio.Reader, key string) error {
+	if _, err := fmt.Fprintf(conn, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key); err != nil {
+		return err
+	}
+	line, err := answers.ReadString('\n')
 	if err != nil {
 		return err
 	}
@@ -70,21 +117,6 @@ func (r *reader) get() error {
 	if err != nil || n < 0 { // not there
 		return err
 	}
-	_, err = r.answer.Discard(n + len("\r\n"))
+	_, err = answers.Discard(n + len("\r\n"))
 	return err
-}
-
-// stop reading.
-func (r *reader) stop() waits {
-	r.w.Helper()
-	r.cancel()
-	r.work.Wait()
-	_ = r.conn.Close()
-	r.w.must(r.err)
-	if len(r.took) == 0 { // the flush was over before it began
-		return waits{}
-	}
-	slices.Sort(r.took)
-	n := len(r.took)
-	return waits{p50: r.took[n/2], p99: r.took[n*99/100], longest: r.took[n-1]}
 }

@@ -52,6 +52,13 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if what := os.Getenv(readerEnv); what != "" {
+		if err := read(what); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctrl.SetLogger(logr.Discard())
 	code, err := runAll(m)
 	if err != nil {
