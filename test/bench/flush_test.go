@@ -21,7 +21,7 @@ import (
 
 var (
 	keys    = flag.Int("keys", 1_000_000, "how many keys the server holds; half of them are flushed")
-	repeats = flag.Int("repeats", 3, "how often every way to flush is measured, in turn")
+	repeats = flag.Int("repeats", 5, "how often every way to flush is measured, in turn")
 	// pauses of the other client show what a flush costs when it has the server to itself.
 	pauses = flag.Duration("pauses", 0, "how long the other client waits between two reads")
 )
