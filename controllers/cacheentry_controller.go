@@ -53,6 +53,9 @@ func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		reconcile = r.delete
 	}
 	verdict, err := reconcile(ctx, entry)
+	if v, ok := errors.AsType[*status.Verdict](err); err == nil || ok && !v.Silent {
+		r.claims.Decide(req.NamespacedName, entry.UID)
+	}
 	return r.finish(ctx, entry, verdict, err)
 }
 

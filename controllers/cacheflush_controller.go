@@ -12,6 +12,7 @@ import (
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -39,6 +40,8 @@ type cacheFlushReconciler struct {
 	claims   *claims.Index
 	runs     runs
 	turns    turns
+	// tellEnd tells a pool of a run that has finished.
+	tellEnd func(ctx context.Context, pool types.NamespacedName, record v1alpha1.RecentFlush)
 }
 
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cacheflushes,verbs=get;list;watch;delete
@@ -68,22 +71,28 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	}
 	result, err := r.finish(context.WithoutCancel(ctx), flush, verdict, err) // also when the operator is stopped
 	if verdict != nil && verdict.Written {
-		r.written(flush, over)
+		r.written(ctx, flush, over)
 	}
 	return result, err
 }
 
 // written : others know now what has become of the flush. over says that it was finished before.
-func (r *cacheFlushReconciler) written(flush *v1alpha1.CacheFlush, over bool) {
+func (r *cacheFlushReconciler) written(ctx context.Context, flush *v1alpha1.CacheFlush, over bool) {
+	name, pool := client.ObjectKeyFromObject(flush), poolNameOf(flush)
 	if !running(flush) || !flush.DeletionTimestamp.IsZero() {
-		r.turns.end(client.ObjectKeyFromObject(flush))
+		r.turns.end(name)
 	}
-	switch {
-	case over || !finished(flush):
-	case failed(flush):
-		metrics.FlushFinished(poolNameOf(flush), v1alpha1.ConditionFailed)
-	default:
-		metrics.FlushFinished(poolNameOf(flush), v1alpha1.ConditionComplete)
+	if !finished(flush) {
+		return
+	}
+	r.runs.forget(name)
+	if over || r.Get(ctx, pool, &v1alpha1.CachePool{}) != nil { // or else there is nobody whom to tell
+		return
+	}
+	record := recordOfFlush(flush)
+	metrics.FlushFinished(pool, string(record.Result))
+	if !dryRun(flush) {
+		r.tellEnd(ctx, pool, record)
 	}
 }
 
@@ -110,7 +119,7 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 	if err := r.turn(ctx, flush); err != nil {
 		return nil, err
 	}
-	if err := r.claim(ctx, flush); err != nil {
+	if err := r.claim(ctx, flush, pool); err != nil {
 		return nil, err
 	}
 	return r.slice(ctx, flush, pool)
@@ -169,7 +178,7 @@ func (r *cacheFlushReconciler) exceeded(flush *v1alpha1.CacheFlush) *status.Verd
 
 // claim the run: read the flush anew, and have it say Running before the first key is deleted. If anything has
 // changed since the cache was filled, another look is due first.
-func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheFlush) error {
+func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool) error {
 	live := &v1alpha1.CacheFlush{}
 	if err := r.reader.Get(ctx, client.ObjectKeyFromObject(flush), live); err != nil {
 		return err
@@ -184,6 +193,9 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 	}
 	r.runs.of(flush).count = count{} // it may be long ago
 	v := status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
+	if most, _ := maxKeys(flush, pool); most > 0 && !r.counted(flush) {
+		v = counting(most)
+	}
 	v.Update = func() {
 		flush.Status.Target = target(&flush.Spec)
 		if flush.Status.StartTime == nil {
@@ -199,7 +211,7 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 // backingOff is the verdict on a flush that waits after a failure. It says so still after a suspension or the absence of
 // its pool has changed what it said.
 func backingOff(flush *v1alpha1.CacheFlush) *status.Verdict {
-	if c := apimeta.FindStatusCondition(flush.Status.Conditions, v1alpha1.ConditionReconciling); c != nil && c.Reason == v1alpha1.ReasonProgressingWithRetry {
+	if c := apimeta.FindStatusCondition(flush.Status.Conditions, v1alpha1.ConditionReconciling); c != nil && c.Reason == v1alpha1.ReasonProgressingWithRetry && c.ObservedGeneration == flush.Generation {
 		return status.Silent(0)
 	}
 	return status.Waiting(v1alpha1.ReasonFlushFailed, "The flush has failed and is tried again")

@@ -34,12 +34,12 @@ func (r *cacheFlushReconciler) counted(flush *v1alpha1.CacheFlush) bool {
 	return r.runs.of(flush).count.done || len(s.Checkpoints) > 0 || s.Progress != nil && s.Progress.Deleted > 0
 }
 
-// count the keys that would go, a slice at a time; too many are the end of the flush. Nothing is saved: what is counted
-// anew by another operator, or since the scan was disturbed, costs nobody a key.
+// count the keys that would go, a slice at a time; too many are the end of the flush. Nothing is saved before the end: what
+// is counted anew by another operator, or since the scan was disturbed, costs nobody a key.
 func (r *cacheFlushReconciler) count(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor, most int64, whose string) (*status.Verdict, error) {
 	c := &r.runs.of(flush).count
-	sieve := r.sieve(flush, pool, near, true)
-	result, err := r.scan(ctx, flush, pool, cache.ScanOptions{DryRun: true, LatencyBudget: limits(flush, pool).LatencyBudget, Preserve: sieve.keeps}, c.from)
+	sieve := r.sieve(flush, pool, near)
+	result, err := r.scan(ctx, flush, pool, cache.ScanOptions{DryRun: true, LatencyBudget: limits(flush, pool).LatencyBudget, Preserve: sieve.keeps, Ignore: sieve.ignores}, c.from)
 	c.from, c.keys, c.done = result.Checkpoint, c.keys+result.Matched-result.Preserved, result.Checkpoint.Done
 	if err != nil || result.Restarted {
 		*c = count{}
@@ -47,7 +47,7 @@ func (r *cacheFlushReconciler) count(ctx context.Context, flush *v1alpha1.CacheF
 	var v *status.Verdict
 	switch {
 	case c.keys > most:
-		v = fail(v1alpha1.ReasonTooManyKeys, fmt.Sprintf("More than %d keys would be deleted, and %s allows no more; none was deleted", most, whose))
+		v = fail(v1alpha1.ReasonTooManyKeys, fmt.Sprintf("More keys would be deleted than the %d that %s allows; none was deleted", most, whose))
 	case cache.ServerWide(err):
 		v = counting(most).In(poolRetry)
 	case err != nil:
@@ -57,7 +57,13 @@ func (r *cacheFlushReconciler) count(ctx context.Context, flush *v1alpha1.CacheF
 	default:
 		v = counting(most).In(time.Millisecond)
 	}
-	return r.end(ctx, flush, v, err, func() {})
+	return r.end(ctx, flush, v, err, func() {
+		if c.done && v.Terminal == "" { // it is on record from now on that the deletion may begin
+			start := result.Checkpoint
+			start.Cursor, start.Done = 0, false
+			saveCheckpoint(flush, start)
+		}
+	})
 }
 
 func counting(most int64) *status.Verdict {

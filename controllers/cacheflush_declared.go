@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 )
@@ -20,74 +21,107 @@ type sieve struct {
 	// rewrites says that declared keys may go, if they come back; done has those that did in this run, by their full names.
 	rewrites bool
 	done     map[string]bool
-	// counts says that nothing is deleted in this slice.
-	counts bool
-	// expected are the claims on declared keys that are about to go, by their full names.
-	expected map[string]claims.Claim
+	// version of the claims at the start of the slice.
+	version int64
+	// declared keys that may go, by their full names, and of these the ones that their keepers expect to.
+	declared, expected map[string]claims.Claim
+	// places is used for one key after the other: there may be millions.
+	places []claims.Place
 }
 
-func (r *cacheFlushReconciler) sieve(flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor, counts bool) *sieve {
+func (r *cacheFlushReconciler) sieve(flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor) *sieve {
 	return &sieve{
-		reconciler: r, near: near, pool: pool, counts: counts,
-		rewrites: flush.Spec.DeclaredEntries == v1alpha1.DeclaredRewrite,
-		done:     r.runs.of(flush).rewritten, expected: map[string]claims.Claim{},
+		reconciler: r, near: near, pool: pool, version: r.claims.Version(),
+		rewrites: flush.Spec.DeclaredEntries == v1alpha1.DeclaredRewrite, done: r.runs.of(flush).rewritten,
+		declared: map[string]claims.Claim{}, expected: map[string]claims.Claim{},
 	}
 }
+
+// into the options of a scan.
+func (s *sieve) into(o cache.ScanOptions) cache.ScanOptions {
+	o.Preserve, o.Ignore, o.Release, o.Deleted = s.keeps, s.ignores, s.release, s.deleted
+	return o
+}
+
+// ignores a key that has gone in this run, and is back.
+func (s *sieve) ignores(name string) bool { return s.done[name] }
 
 // keeps says whether a key stays, by its full name.
 func (s *sieve) keeps(name string) bool {
+	delete(s.declared, name)
 	if s.protected(name) {
 		return true
 	}
-	claimed := s.reconciler.claims.All(places(s.near, name)...)
+	claimed := s.claimed(name)
 	switch {
 	case len(claimed) == 0:
 		return false
-	case !s.rewrites, s.done[name], slices.ContainsFunc(claimed, func(c claims.Claim) bool { return c.Observes }):
+	case !s.rewrites, slices.ContainsFunc(claimed, func(c claims.Claim) bool { return c.Observes }):
 		return true
-	default:
-		return !s.rewritten(name, claimed[0])
 	}
+	holder := claimed[0]
+	if k := s.keeper(holder); k == nil || !k.CanRewrite(holder.Entry, holder.Key, holder.Generation) {
+		return true
+	}
+	s.declared[name] = holder
+	return false
 }
 
-// rewritten says whether a key would be written again by the entry that holds it, and unless keys are only counted, has
-// its keeper expect that.
-func (s *sieve) rewritten(name string, holder claims.Claim) bool {
-	k := s.keeper(holder)
-	switch {
-	case k == nil:
-		return false
-	case s.counts:
-		return k.CanRewrite(holder.Entry, holder.Key)
-	case k.ExpectDeletion(holder.Entry, holder.Key):
-		s.expected[name] = holder
-		return true
-	default:
-		return false
-	}
+// claimed are the claims on a key, by its full name, in all pools of the server.
+func (s *sieve) claimed(name string) []claims.Claim {
+	s.places = appendPlaces(s.places[:0], s.near, name)
+	return s.reconciler.claims.All(s.places...)
 }
 
-// deleted has those keys written again that are declared.
+// release the keys that still may go, right before they do: entries may have come since they were found. The keepers
+// of those that are declared are to expect it.
+func (s *sieve) release(names []string) []string {
+	changed := s.reconciler.claims.Version() != s.version
+	if !changed && len(s.declared) == 0 {
+		return names
+	}
+	var now []string
+	for _, name := range names {
+		if changed && s.keeps(name) {
+			continue
+		}
+		if holder, ok := s.declared[name]; ok {
+			if k := s.keeper(holder); k == nil || !k.ExpectDeletion(holder.Entry, holder.Key, holder.Generation) {
+				continue
+			}
+			s.expected[name] = holder
+		}
+		now = append(now, name)
+	}
+	return now
+}
+
+// deleted has those keys written again that are declared, or are by now.
 func (s *sieve) deleted(names []string) {
+	changed := s.reconciler.claims.Version() != s.version
 	for _, name := range names {
 		if holder, ok := s.expected[name]; ok {
 			s.done[name] = true
-			s.rewrite(name, holder)
+			s.rewrite(holder)
+			delete(s.expected, name)
+		} else if changed {
+			for _, c := range s.claimed(name) {
+				s.rewrite(c)
+			}
 		}
 	}
 }
 
 // finish the slice: what has not gone is not expected to any more.
 func (s *sieve) finish() {
-	for name, holder := range s.expected {
-		s.rewrite(name, holder)
+	for _, holder := range s.expected {
+		s.rewrite(holder)
 	}
 }
 
-func (s *sieve) rewrite(name string, holder claims.Claim) {
-	delete(s.expected, name)
-	if k := s.keeper(holder); k != nil {
-		k.Rewrite(holder.Entry, holder.Key)
+func (s *sieve) rewrite(c claims.Claim) {
+	if k := s.keeper(c); k != nil {
+		k.Rewrite(c.Entry, c.Key)
 	}
 }
 

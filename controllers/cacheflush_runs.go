@@ -21,6 +21,10 @@ const (
 	firstRetry, maxRetry = 10 * time.Second, 6 * time.Minute
 )
 
+// startupPatience is how long a run waits at most for entries that were not looked at since the operator's start. Ten
+// thousand take three seconds.
+const startupPatience = 30 * time.Second
+
 // run is what the operator knows of a flush's run besides its status. An operator that starts anew has forgotten: it
 // tries at once what has failed, counts anew, and may have a declared key written a second time.
 type run struct {
@@ -29,6 +33,8 @@ type run struct {
 	// until is when the run may go on that has failed, unless a look is requested anew.
 	until     time.Time
 	requested string
+	// began is when the run first had its turn here.
+	began time.Time
 	// count of the keys that would go.
 	count count
 	// rewritten keys, by their full names: they are back, and stay.
@@ -74,6 +80,14 @@ func (r *runs) forget(name types.NamespacedName) {
 // retryAfter is how long a flush waits that has failed so many times before.
 func retryAfter(failures int32) time.Duration {
 	return min(maxRetry, firstRetry<<min(failures, maxDoublings))
+}
+
+// patient says whether the run waits for what an operator that has just started does not know yet.
+func (r *run) patient(now time.Time) bool {
+	if r.began.IsZero() {
+		r.began = now
+	}
+	return now.Sub(r.began) < startupPatience
 }
 
 // hold the run back until a time, whatever wakes it before.

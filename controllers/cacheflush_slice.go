@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/status"
 )
@@ -27,16 +30,15 @@ const poolRetry = 10 * time.Second
 // slice does about a second of the work, and says how far it came. When the operator is stopped it ends early, but in
 // good order.
 func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool) (*status.Verdict, error) {
-	near, err := r.pools.neighbors(ctx, pool.CachePool)
+	near, err := r.neighbors(ctx, flush, pool)
 	if err != nil {
 		return nil, err
 	}
 	if most, whose := maxKeys(flush, pool); most > 0 && !r.counted(flush) {
 		return r.count(ctx, flush, pool, near, most, whose)
 	}
-	options, sieve := limits(flush, pool), r.sieve(flush, pool, near, dryRun(flush))
-	options.Preserve, options.Deleted = sieve.keeps, sieve.deleted
-	result, err := r.scan(ctx, flush, pool, options, checkpoint(flush))
+	sieve := r.sieve(flush, pool, near)
+	result, err := r.scan(ctx, flush, pool, sieve.into(limits(flush, pool)), checkpoint(flush))
 	sieve.finish()
 	v, err := r.end(ctx, flush, conclude(flush, result, err), err, func() { account(flush, result) })
 	if err == nil {
@@ -55,6 +57,29 @@ func measure(flush *v1alpha1.CacheFlush, pool *livePool, result cache.ScanResult
 	if flush.Scans() {
 		metrics.FlushProgress(pool.name, flush.Status.Progress.Percent)
 	}
+}
+
+// neighbors of the flush's pool, once enough is known of them to tell what is declared.
+func (r *cacheFlushReconciler) neighbors(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool) ([]neighbor, error) {
+	if unknown, err := r.pools.unknown(ctx, pool.CachePool); err != nil || unknown {
+		return nil, cmp.Or(err, error(status.Silent(startupDelay)))
+	}
+	near, err := r.pools.neighbors(ctx, pool.CachePool)
+	if err != nil {
+		return nil, err
+	}
+	if flush.Spec.DeclaredEntries == v1alpha1.DeclaredRewrite && r.runs.of(flush).patient(r.clock.Now()) {
+		var names []types.NamespacedName
+		for _, n := range near {
+			if live, _ := r.registry.Get(n.name); live.Gate == keeper.Open {
+				names = append(names, n.name)
+			}
+		}
+		if r.claims.Undecided(names) { // or else keys would stay that could be written again
+			return nil, status.Silent(startupDelay)
+		}
+	}
+	return near, nil
 }
 
 // end a slice: its verdict is written with what it came to.
@@ -202,8 +227,8 @@ func working(flush *v1alpha1.CacheFlush, result cache.ScanResult) *status.Verdic
 }
 
 func complete(flush *v1alpha1.CacheFlush) *status.Verdict {
-	v := status.Ready(v1alpha1.ReasonKeysFlushed, "Every matching key that was there at the start is gone")
-	if flush.Spec.Mode == v1alpha1.FlushDryRun {
+	v := status.Ready(v1alpha1.ReasonKeysFlushed, "Every matching key that was there at the start is gone, unless it is declared or protected")
+	if dryRun(flush) {
 		v = status.Ready(v1alpha1.ReasonKeysCounted, "The matching keys have been counted, and nothing was deleted")
 	}
 	v.Terminal = v1alpha1.ConditionComplete
@@ -222,6 +247,12 @@ func account(flush *v1alpha1.CacheFlush, result cache.ScanResult) {
 		flush.Status.Progress = &v1alpha1.FlushProgress{}
 	}
 	p := flush.Status.Progress
+	if result.Restarted {
+		p.Preserved = 0 // they are counted again
+		if dryRun(flush) {
+			p.Matched, flush.Status.Sample = 0, nil
+		}
+	}
 	p.Matched += result.Matched
 	p.Deleted += result.Deleted
 	p.Preserved += result.Preserved
@@ -229,8 +260,12 @@ func account(flush *v1alpha1.CacheFlush, result cache.ScanResult) {
 	for _, name := range result.Sample {
 		flush.Status.Sample = append(flush.Status.Sample, shorten(name, maxSampled))
 	}
+	saveCheckpoint(flush, result.Checkpoint)
+}
+
+func saveCheckpoint(flush *v1alpha1.CacheFlush, c cache.Checkpoint) {
 	flush.Status.Checkpoints = nil
-	if c := result.Checkpoint; c.ServerID != "" {
+	if c.ServerID != "" {
 		flush.Status.Checkpoints = []v1alpha1.FlushCheckpoint{{Node: c.Node, ServerID: c.ServerID, Cursor: strconv.FormatUint(c.Cursor, 10), Done: c.Done}}
 	}
 }

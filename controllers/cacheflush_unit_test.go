@@ -43,6 +43,8 @@ type bench struct {
 	stale *v1alpha1.CacheFlush
 	// beforeWrite is called before each write of a status.
 	beforeWrite func()
+	// ended are the runs that pools were told of.
+	ended []v1alpha1.RecentFlush
 
 	mu  sync.Mutex
 	log []string
@@ -91,7 +93,9 @@ func newBench(t *testing.T, objects ...client.Object) *bench {
 		pools:    &poolFinder{client: cached, registry: registry, claims: index, synced: func() bool { return true }, clock: b.clock},
 		registry: registry,
 		claims:   index,
+		tellEnd:  func(_ context.Context, _ types.NamespacedName, record v1alpha1.RecentFlush) { b.ended = append(b.ended, record) },
 	}
+	registry.Attempted(benchPool)
 	b.redis.Server().SetPreHook(func(_ *server.Peer, command string, args ...string) bool {
 		if command == "SCAN" || command == "UNLINK" && !slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, "cachewright-check") }) {
 			b.note(strings.ToLower(command))
@@ -223,5 +227,17 @@ func refuse(name, text string) server.Hook {
 			peer.WriteError(text)
 		}
 		return command == name
+	}
+}
+
+// eventually waits for what other goroutines do.
+func (b *bench) eventually(done func() bool, what string) {
+	b.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("not in time: %s", what)
+		}
 	}
 }

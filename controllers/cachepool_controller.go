@@ -45,6 +45,7 @@ type cachePoolReconciler struct {
 	// backoff between the probes of a pool that fails.
 	backoff  workqueue.TypedRateLimiter[reconcile.Request]
 	requests requestLog
+	endings  *endings
 }
 
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools,verbs=list;watch;patch
@@ -59,6 +60,7 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		if apierrors.IsNotFound(err) {
 			r.backoff.Forget(req)
 			r.requests.forget(req.NamespacedName)
+			r.endings.forget(req.NamespacedName)
 			return ctrl.Result{}, r.registry.Remove(req.NamespacedName)
 		}
 		return ctrl.Result{}, err

@@ -104,6 +104,45 @@ func TestTenFlushesAreListed(t *testing.T) {
 	})
 }
 
+// Whatever finishes in the same second is in one order, which does not change.
+func TestMoreFlushesThanAreListedFinishInOneSecond(t *testing.T) {
+	w := newWorld(t)
+	p := w.ready(unwatched)
+	const flushes = 16
+	all := make([]*v1alpha1.CacheFlush, flushes)
+	for i := range all {
+		all[i] = w.flush(fmt.Sprintf("f%02d", i), named("k"))
+		w.create(all[i])
+	}
+	for _, f := range all {
+		w.becomes(f, flushed)
+	}
+	reads(w, p, func(g Gomega, p *v1alpha1.CachePool) { g.Expect(p.Status.RecentFlushes).To(HaveLen(10)) })
+	w.Eventually(func() int { // all of them have been told by now, the last ones maybe just so
+		n := 0
+		for _, f := range p.Status.RecentFlushes {
+			if f.CompletionTime.Time.Add(time.Second).Before(time.Now()) {
+				n++
+			}
+		}
+		return n
+	}).Should(Equal(10))
+	w.reload(p)
+	w.rests(p, time.Second)
+}
+
+// An object that goes as soon as it has finished is told all the same.
+func TestAFlushThatIsDeletedAtOnceIsTold(t *testing.T) {
+	w := newWorld(t)
+	p := w.ready(unwatched)
+	for i := range 5 {
+		f := w.run(fmt.Sprintf("f%d", i), named("k"))
+		w.delete(f)
+		w.vanishes(f)
+	}
+	w.recent(p, 5)
+}
+
 // A pool that does not serve tells too, and so does one whose flush has failed while it waited.
 func TestAPoolThatIsSuspendedOrDownTellsOfItsFlushes(t *testing.T) {
 	w := newWorld(t)

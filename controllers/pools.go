@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +116,18 @@ func (f *poolFinder) neighbors(ctx context.Context, pool *v1alpha1.CachePool) ([
 	return found, nil
 }
 
+// unknown says whether another pool may turn out to be on the server of this one: a connection was not tried yet, since
+// the operator has just started.
+func (f *poolFinder) unknown(ctx context.Context, pool *v1alpha1.CachePool) (bool, error) {
+	var list v1alpha1.CachePoolList
+	if err := f.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(list.Items, func(p v1alpha1.CachePool) bool {
+		return !p.Spec.Suspend && database(&p) == database(pool) && !f.sameServer(pool, &p) && !f.registry.WasAttempted(client.ObjectKeyFromObject(&p))
+	}), nil
+}
+
 // equivalents of a place are the names of the same key in all pools of its server.
 func (f *poolFinder) equivalents(ctx context.Context, place claims.Place) []claims.Place {
 	pool := &v1alpha1.CachePool{}
@@ -143,8 +156,9 @@ func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
 }
 
 // places gives the names that a key, given by its full name, has in the pools.
-func places(in []neighbor, fullName string) []claims.Place {
-	var found []claims.Place
+func places(in []neighbor, fullName string) []claims.Place { return appendPlaces(nil, in, fullName) }
+
+func appendPlaces(found []claims.Place, in []neighbor, fullName string) []claims.Place {
 	for _, n := range in {
 		if key, ok := strings.CutPrefix(fullName, n.prefix); ok {
 			found = append(found, claims.Place{Pool: n.name, Key: key})

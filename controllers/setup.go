@@ -63,6 +63,7 @@ type system struct {
 	registry *pools.Registry
 	claims   *claims.Index
 	finder   *poolFinder
+	endings  endings
 
 	// entries and pools to look at, and pools that opened, for entries and for flushes.
 	entries, pools, openedForEntries, openedForFlushes names
@@ -171,7 +172,7 @@ func (s *system) tellRivals(ctx context.Context, entry types.NamespacedName, cha
 func (s *system) setupPools(context.Context) error {
 	r := &cachePoolReconciler{
 		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
-		registry: s.registry, dial: s.options.Dial, backoff: newProbeBackoff(),
+		registry: s.registry, dial: s.options.Dial, backoff: newProbeBackoff(), endings: &s.endings,
 	}
 	return ctrl.NewControllerManagedBy(s.mgr).
 		For(&v1alpha1.CachePool{}).
@@ -199,10 +200,16 @@ func (s *system) setupEntries(context.Context) error {
 		Complete(r)
 }
 
+// ended tells a pool of a flush that has finished.
+func (s *system) ended(ctx context.Context, pool types.NamespacedName, record v1alpha1.RecentFlush) {
+	s.endings.add(pool, record)
+	s.pools.tell(ctx, pool)
+}
+
 func (s *system) setupFlushes(context.Context) error {
 	r := &cacheFlushReconciler{
 		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
-		pools: s.finder, registry: s.registry, claims: s.claims,
+		pools: s.finder, registry: s.registry, claims: s.claims, tellEnd: s.ended,
 	}
 	return ctrl.NewControllerManagedBy(s.mgr).
 		For(&v1alpha1.CacheFlush{}).

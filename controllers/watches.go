@@ -80,7 +80,7 @@ func poolOf() handler.EventHandler {
 }
 
 // gone lets through what may set a pool free that is being deleted: the end of an entry or a flush, or that one has left
-// the pool. The end of a flush is told in the pool's status too.
+// the pool.
 func gone() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
@@ -91,8 +91,7 @@ func gone() predicate.Predicate {
 				return ok && !slices.Equal(poolsOf(was), poolsOf(is))
 			case *v1alpha1.CacheFlush:
 				is, ok := e.ObjectNew.(*v1alpha1.CacheFlush)
-				return ok && (running(was) && (!running(is) || !is.DeletionTimestamp.IsZero() || was.Spec.PoolRef != is.Spec.PoolRef) ||
-					!finished(was) && finished(is))
+				return ok && running(was) && (!running(is) || !is.DeletionTimestamp.IsZero() || was.Spec.PoolRef != is.Spec.PoolRef)
 			}
 			return false
 		},

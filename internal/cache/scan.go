@@ -33,6 +33,10 @@ type ScanOptions struct {
 	DryRun bool
 	// Preserve says of a key, by its full name, that it must stay. nil: no key must.
 	Preserve func(name string) bool
+	// Ignore, if it is set, says of a key, by its full name, that it stays and does not count.
+	Ignore func(name string) bool
+	// Release, if it is set, is asked right before keys are deleted, by their full names, which of them may go now.
+	Release func(names []string) []string
 	// Deleted, if it is set, is told the full names of keys that have just been deleted.
 	Deleted func(names []string)
 	// Sample is how many keys a dry run has sampled already.
@@ -67,7 +71,8 @@ func (c Checkpoint) Percent() int32 {
 type ScanResult struct {
 	// Checkpoint to go on from.
 	Checkpoint Checkpoint
-	// Restarted says that the given checkpoint was another server's, and the scan began anew.
+	// Restarted says that the given checkpoint was another server's, and the scan began anew. What was counted before, but
+	// for deletions, is counted again.
 	Restarted bool
 	// Matched keys; a key that the server reports twice counts twice.
 	Matched int64
@@ -75,7 +80,7 @@ type ScanResult struct {
 	Deleted int64
 	// Preserved keys: they match, and stay.
 	Preserved int64
-	// Sample of full names of keys that match and would go, in a dry run.
+	// Sample of keys that match and would go, in a dry run, by names without the prefix.
 	Sample []string
 }
 
@@ -125,18 +130,11 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 		start = Checkpoint{Node: s.pool.address, ServerID: id}
 	}
 	s.result.Checkpoint, s.next = start, start
-	for first := true; !s.result.Checkpoint.Done; first = false {
-		if !s.await(ctx, stop) {
-			break
-		}
-		if err := s.step(ctx, roundTrip, !first && stop()); err != nil {
-			return s.result, err
-		}
-		if len(s.pending) == 0 && stop() {
-			break
-		}
-	}
+	err = s.scan(ctx, roundTrip, stop)
 	s.forgo()
+	if err != nil {
+		return s.result, err
+	}
 	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed; if
 	// nobody answers, nothing is known of it.
 	after, err := s.pool.scanID(ctx)
@@ -146,8 +144,30 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 	}
 	if after != id {
 		s.result.Checkpoint, s.result.Restarted = Checkpoint{}, true
+		s.uncount()
 	}
 	return s.result, nil
+}
+
+// scan until the end, or until stop says so.
+func (s *Scan) scan(ctx context.Context, roundTrip time.Duration, stop func() bool) error {
+	for first := true; !s.result.Checkpoint.Done; first = false {
+		if !s.await(ctx, stop) {
+			return nil
+		}
+		if err := s.step(ctx, roundTrip, !first && stop()); err != nil {
+			return err
+		}
+		if len(s.pending) == 0 && stop() {
+			return nil
+		}
+	}
+	return nil
+}
+
+// uncount what the scan of the next server counts again: all but deletions.
+func (s *Scan) uncount() {
+	s.result.Matched, s.result.Preserved, s.result.Sample = s.result.Deleted, 0, nil
 }
 
 // forgo what is left of a page: the next Run finds it again, with the keys of the page that stay.
@@ -167,7 +187,7 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	defer cancel()
 	var unlinks []*redis.IntCmd
 	var scan *redis.ScanCmd
-	now, later := s.pending[:s.share()], s.pending[s.share():]
+	now, later := s.release()
 	start := time.Now()
 	_, _ = s.pool.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		unlinks = unlink(ctx, pipe, now)
@@ -199,6 +219,18 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	return nil
 }
 
+// release the share of the pending keys that is deleted next. Some of them may have to stay by now.
+func (s *Scan) release() (now, later []string) {
+	share := s.share()
+	now, later = s.pending[:share], s.pending[share:]
+	if s.options.Release != nil && share > 0 {
+		now = s.options.Release(now)
+		kept := int64(share - len(now))
+		s.kept, s.result.Preserved = s.kept+kept, s.result.Preserved+kept
+	}
+	return now, later
+}
+
 // gone counts keys that were to be deleted, and tells of them unless that failed.
 func (s *Scan) gone(names []string, unlinks []*redis.IntCmd) error {
 	var failed error
@@ -222,12 +254,14 @@ func (s *Scan) take(keys []string) {
 		case !strings.HasPrefix(name, s.fence):
 			// No pattern of ours matches such a key. Should a server see it otherwise, the key is not ours to delete.
 			continue
+		case s.options.Ignore != nil && s.options.Ignore(name):
+			continue
 		case s.options.Preserve != nil && s.options.Preserve(name):
 			s.result.Preserved++
 			s.kept++
 		case s.options.DryRun:
 			if s.options.Sample+len(s.result.Sample) < maxSample {
-				s.result.Sample = append(s.result.Sample, name)
+				s.result.Sample = append(s.result.Sample, strings.TrimPrefix(name, s.pool.prefix))
 			}
 		default:
 			s.pending = append(s.pending, name)
@@ -253,6 +287,7 @@ func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions, st
 			return s.result, nil
 		}
 		if err := s.step(ctx, 0, true); err != nil {
+			s.forgo()
 			return s.result, err
 		}
 		if len(s.pending) == 0 {

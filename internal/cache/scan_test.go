@@ -142,7 +142,7 @@ func TestADryRunCountsAndSamplesAndDeletesNothing(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 			for _, name := range got.Sample {
-				if !strings.HasPrefix(name, prefix+"user:") {
+				if !strings.HasPrefix(name, "user:") {
 					t.Errorf("sample %q", name)
 				}
 			}

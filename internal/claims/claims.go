@@ -53,11 +53,14 @@ type Index struct {
 	mu      sync.RWMutex
 	byEntry map[types.NamespacedName]Claim
 	byPlace map[Place][]Claim
+	// decided has the entries that were looked at since the start.
+	decided map[types.NamespacedName]types.UID
+	version int64
 }
 
 // NewIndex makes an empty Index.
 func NewIndex() *Index {
-	return &Index{byEntry: map[types.NamespacedName]Claim{}, byPlace: map[Place][]Claim{}}
+	return &Index{byEntry: map[types.NamespacedName]Claim{}, byPlace: map[Place][]Claim{}, decided: map[types.NamespacedName]types.UID{}}
 }
 
 // Set the claim of an entry, and drop the one it had. It returns where the entry claimed and claims a key, as far
@@ -69,7 +72,11 @@ func (x *Index) Set(c Claim) (changed []Place) {
 	if ok && old.outdates(c) {
 		return nil
 	}
-	if old.Generation = c.Generation; old == c { // or it was only another part of the entry that changed
+	if old == c {
+		return nil
+	}
+	x.version++
+	if old.Generation = c.Generation; old == c { // it was only another part of the entry that changed
 		x.byEntry[c.Entry] = c
 		return nil
 	}
@@ -94,7 +101,9 @@ func (x *Index) Delete(entry types.NamespacedName, uid types.UID) (changed []Pla
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if old, ok := x.byEntry[entry]; ok && (uid == "" || uid == old.UID) {
+		x.version++
 		delete(x.byEntry, entry)
+		delete(x.decided, entry)
 		changed = append(changed, x.remove(old))
 	}
 	return changed
@@ -127,4 +136,32 @@ func (x *Index) All(places ...Place) []Claim {
 	}
 	slices.SortFunc(all, older)
 	return all
+}
+
+// Version is another one whenever claims have changed.
+func (x *Index) Version() int64 {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.version
+}
+
+// Decide notes that an entry was looked at: what is to be done about its claim is known.
+func (x *Index) Decide(entry types.NamespacedName, uid types.UID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c, ok := x.byEntry[entry]; ok && c.UID == uid {
+		x.decided[entry] = uid
+	}
+}
+
+// Undecided says whether there are claims in any of these pools whose entries were not looked at since the start.
+func (x *Index) Undecided(pools []types.NamespacedName) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for entry, c := range x.byEntry {
+		if x.decided[entry] != c.UID && slices.Contains(pools, c.Pool) {
+			return true
+		}
+	}
+	return false
 }

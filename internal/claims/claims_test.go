@@ -143,3 +143,59 @@ func TestTheIndexIsAListOfClaims(t *testing.T) {
 		}
 	})
 }
+
+// Whoever has looked at claims can tell whether to look again.
+func TestTheVersionChangesWithTheClaims(t *testing.T) {
+	x := NewIndex()
+	entry, place := types.NamespacedName{Namespace: "ns", Name: "e"}, Place{Key: "k"}
+	claim := Claim{Place: place, Entry: entry, UID: "1", Generation: 1}
+	newer := claim
+	newer.Generation = 2
+	for _, step := range []struct {
+		name    string
+		do      func()
+		changes bool
+	}{
+		{"a claim", func() { x.Set(claim) }, true},
+		{"the same", func() { x.Set(claim) }, false},
+		{"another generation", func() { x.Set(newer) }, true},
+		{"an old one", func() { x.Set(claim) }, false},
+		{"another's end", func() { x.Delete(entry, "2") }, false},
+		{"its end", func() { x.Delete(entry, "1") }, true},
+		{"its end again", func() { x.Delete(entry, "1") }, false},
+	} {
+		before := x.Version()
+		if step.do(); (x.Version() != before) != step.changes {
+			t.Errorf("%s: version %d, %d before", step.name, x.Version(), before)
+		}
+	}
+}
+
+// An entry is undecided from its first claim until it was looked at, and so is another one of its name.
+func TestUndecidedClaims(t *testing.T) {
+	x := NewIndex()
+	here, there := types.NamespacedName{Namespace: "ns", Name: "here"}, types.NamespacedName{Namespace: "ns", Name: "there"}
+	entry := types.NamespacedName{Namespace: "ns", Name: "e"}
+	undecided := func(want bool, pools ...types.NamespacedName) {
+		t.Helper()
+		if got := x.Undecided(pools); got != want {
+			t.Errorf("undecided in %v: %v", pools, got)
+		}
+	}
+	undecided(false, here)
+	x.Decide(entry, "1") // nobody claims anything
+	x.Set(Claim{Place: Place{Pool: here, Key: "k"}, Entry: entry, UID: "1"})
+	undecided(true, here)
+	undecided(true, there, here)
+	undecided(false, there)
+	undecided(false)
+	x.Decide(entry, "2")
+	undecided(true, here)
+	x.Decide(entry, "1")
+	undecided(false, here)
+	x.Set(Claim{Place: Place{Pool: here, Key: "k"}, Entry: entry, UID: "1", Generation: 2})
+	undecided(false, here)
+	x.Delete(entry, "1")
+	x.Set(Claim{Place: Place{Pool: here, Key: "k"}, Entry: entry, UID: "2"})
+	undecided(true, here)
+}

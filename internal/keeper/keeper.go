@@ -97,6 +97,7 @@ func (k *Keeper) Keep(ctx context.Context, id types.NamespacedName, d Declaratio
 			return *known, true
 		}
 	}
+	it.decl.Generation = d.Generation        // another one may declare the same
 	if it.outcome == nil && it.seen != nil { // it is not looked at yet, and the status still tells
 		defer k.mu.Unlock()
 		return *it.seen, true

@@ -11,20 +11,20 @@ import (
 	"github.com/cachewright/cachewright/internal/plan"
 )
 
-// CanRewrite says whether the key of an entry would be written again at once, were it deleted.
-func (k *Keeper) CanRewrite(id types.NamespacedName, key string) bool {
+// CanRewrite says whether the key of an entry of this generation would be written again at once, were it deleted.
+func (k *Keeper) CanRewrite(id types.NamespacedName, key string, generation int64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.items[itemKey{entry: id}].rewritable(k.gate, key)
+	return k.items[itemKey{entry: id}].rewritable(k.gate, key, generation)
 }
 
 // ExpectDeletion says that a flush of ours deletes the key of an entry: whoever finds it gone before Rewrite is called has met no
 // second writer. It is false when the key would not be written again at once, and so must stay.
-func (k *Keeper) ExpectDeletion(id types.NamespacedName, key string) bool {
+func (k *Keeper) ExpectDeletion(id types.NamespacedName, key string, generation int64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	it := k.items[itemKey{entry: id}]
-	if !it.rewritable(k.gate, key) {
+	if !it.rewritable(k.gate, key, generation) {
 		return false
 	}
 	it.expected = true
@@ -47,8 +47,8 @@ func (k *Keeper) Rewrite(id types.NamespacedName, key string) {
 }
 
 // rewritable says whether a key would be written again: its entry writes whatever is missing, and can do so now.
-func (it *item) rewritable(gate Gate, key string) bool {
-	if it == nil || gate != Open || it.outdated || it.decl.Key != key || it.decl.Counter != nil {
+func (it *item) rewritable(gate Gate, key string, generation int64) bool {
+	if it == nil || gate != Open || it.outdated || it.decl.Key != key || it.decl.Generation != generation || it.decl.Counter != nil {
 		return false
 	}
 	if p := it.decl.Policy; p != plan.Enforce && p != plan.EnsurePresent {

@@ -54,8 +54,8 @@ func TestOnlyKeysThatAreWrittenAgainCanBeRewritten(t *testing.T) {
 			if c.after != nil {
 				c.after(b)
 			}
-			b.Expect(b.CanRewrite(id("k"), "k")).To(Equal(c.want))
-			b.Expect(b.ExpectDeletion(id("k"), "k")).To(Equal(c.want))
+			b.Expect(b.CanRewrite(id("k"), "k", 0)).To(Equal(c.want))
+			b.Expect(b.ExpectDeletion(id("k"), "k", 0)).To(Equal(c.want))
 		})
 	}
 }
@@ -68,8 +68,8 @@ func TestNothingCanBeRewrittenThroughAGateThatIsNotOpen(t *testing.T) {
 			b := newBench(t)
 			b.Keep(t.Context(), id("k"), declaring("k", plan.Enforce), nil)
 			b.Use(b.pool, gate, false)
-			b.Expect(b.CanRewrite(id("k"), "k")).To(BeFalse())
-			b.Expect(b.ExpectDeletion(id("k"), "k")).To(BeFalse())
+			b.Expect(b.CanRewrite(id("k"), "k", 0)).To(BeFalse())
+			b.Expect(b.ExpectDeletion(id("k"), "k", 0)).To(BeFalse())
 		})
 	}
 }
@@ -82,7 +82,7 @@ func TestOurOwnFlushIsNoSecondWriter(t *testing.T) {
 	b.Keep(t.Context(), id("k"), d, nil)
 	const flushes = 5
 	for range flushes {
-		b.Expect(b.ExpectDeletion(id("k"), "k")).To(BeTrue())
+		b.Expect(b.ExpectDeletion(id("k"), "k", 0)).To(BeTrue())
 		b.redis.Del(prefix + "k")
 		b.Rewrite(id("k"), "k")
 		b.holds("k")
@@ -92,7 +92,7 @@ func TestOurOwnFlushIsNoSecondWriter(t *testing.T) {
 	b.Expect(metric(t, "contested_keys", "")).To(BeZero())
 
 	// Nor when a look finds the key gone before the flush has said that it is.
-	b.Expect(b.ExpectDeletion(id("k"), "k")).To(BeTrue())
+	b.Expect(b.ExpectDeletion(id("k"), "k", 0)).To(BeTrue())
 	b.redis.Del(prefix + "k")
 	b.Verify()
 	b.holds("k")
@@ -116,7 +116,7 @@ func TestADeletionThatDoesNotComeIsNotExpectedForEver(t *testing.T) {
 	b := newBench(t)
 	d := declaring("k", plan.Enforce)
 	b.Keep(t.Context(), id("k"), d, nil)
-	b.Expect(b.ExpectDeletion(id("k"), "k")).To(BeTrue())
+	b.Expect(b.ExpectDeletion(id("k"), "k", 0)).To(BeTrue())
 	b.Rewrite(id("k"), "k")
 	b.looked(1)
 	for range 2 {
