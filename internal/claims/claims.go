@@ -78,6 +78,8 @@ func (x *Index) Set(c Claim) (changed []Place) {
 	x.version++
 	if old.Generation = c.Generation; old == c { // it was only another part of the entry that changed
 		x.byEntry[c.Entry] = c
+		at := x.byPlace[c.Place]
+		at[slices.IndexFunc(at, func(o Claim) bool { return o.Entry == c.Entry })] = c
 		return nil
 	}
 	if ok {
