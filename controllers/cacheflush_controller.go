@@ -192,10 +192,7 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 		return nil
 	}
 	r.runs.of(flush).count = count{} // it may be long ago
-	v := status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
-	if most, _ := maxKeys(flush, pool); most > 0 && !r.counted(flush) {
-		v = counting(most)
-	}
+	v := r.working(flush, pool)
 	v.Update = func() {
 		flush.Status.Target = target(&flush.Spec)
 		if flush.Status.StartTime == nil {
@@ -206,6 +203,14 @@ func (r *cacheFlushReconciler) claim(ctx context.Context, flush *v1alpha1.CacheF
 		}
 	}
 	return r.write(ctx, flush, v)
+}
+
+// working is the verdict on a flush that begins to work, or goes on.
+func (r *cacheFlushReconciler) working(flush *v1alpha1.CacheFlush, pool *livePool) *status.Verdict {
+	if most, _ := maxKeys(flush, pool); most > 0 && !r.counted(flush) {
+		return counting(most)
+	}
+	return status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
 }
 
 // backingOff is the verdict on a flush that waits after a failure. It says so still after a suspension or the absence of

@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -230,7 +231,7 @@ func TestAFinishedRunIsForgottenAndTold(t *testing.T) {
 func TestTheLatestRunsAreInOneOrder(t *testing.T) {
 	var runs, reversed []v1alpha1.RecentFlush
 	for i := range 24 {
-		runs = append(runs, v1alpha1.RecentFlush{Name: fmt.Sprintf("f%02d", i/2), RunID: fmt.Sprint(i % 2), CompletionTime: metav1.NewTime(time.Date(2026, 11, 22, 10, 0, i/12, 0, time.UTC))})
+		runs = append(runs, v1alpha1.RecentFlush{Name: fmt.Sprintf("f%02d", i/2), RunID: strconv.Itoa(i % 2), CompletionTime: metav1.NewTime(time.Date(2026, 11, 22, 10, 0, i/12, 0, time.UTC))})
 	}
 	for i := range runs {
 		reversed = append(reversed, runs[len(runs)-1-i])

@@ -93,7 +93,9 @@ func newBench(t *testing.T, objects ...client.Object) *bench {
 		pools:    &poolFinder{client: cached, registry: registry, claims: index, synced: func() bool { return true }, clock: b.clock},
 		registry: registry,
 		claims:   index,
-		tellEnd:  func(_ context.Context, _ types.NamespacedName, record v1alpha1.RecentFlush) { b.ended = append(b.ended, record) },
+		tellEnd: func(_ context.Context, _ types.NamespacedName, record v1alpha1.RecentFlush) {
+			b.ended = append(b.ended, record)
+		},
 	}
 	registry.Attempted(benchPool)
 	b.redis.Server().SetPreHook(func(_ *server.Peer, command string, args ...string) bool {

@@ -165,7 +165,8 @@ func TestTheVersionChangesWithTheClaims(t *testing.T) {
 		{"its end again", func() { x.Delete(entry, "1") }, false},
 	} {
 		before := x.Version()
-		if step.do(); (x.Version() != before) != step.changes {
+		step.do()
+		if (x.Version() != before) != step.changes {
 			t.Errorf("%s: version %d, %d before", step.name, x.Version(), before)
 		}
 	}

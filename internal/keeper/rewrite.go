@@ -5,6 +5,7 @@ package keeper
 
 import (
 	"cmp"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -48,12 +49,15 @@ func (k *Keeper) Rewrite(id types.NamespacedName, key string) {
 
 // rewritable says whether a key would be written again: its entry writes whatever is missing, and can do so now.
 func (it *item) rewritable(gate Gate, key string, generation int64) bool {
-	if it == nil || gate != Open || it.outdated || it.decl.Key != key || it.decl.Generation != generation || it.decl.Counter != nil {
+	if it == nil || gate != Open || it.outdated {
 		return false
 	}
-	if p := it.decl.Policy; p != plan.Enforce && p != plan.EnsurePresent {
+	if it.decl.Key != key || it.decl.Generation != generation || it.decl.Counter != nil {
+		return false
+	}
+	if !slices.Contains([]plan.Policy{plan.Enforce, plan.EnsurePresent}, it.decl.Policy) {
 		return false
 	}
 	o := cmp.Or(it.outcome, it.seen)
-	return o != nil && o.Err == nil && (o.State == plan.Warm || o.State == plan.Present || o.State == plan.Contested)
+	return o != nil && o.Err == nil && slices.Contains([]plan.State{plan.Warm, plan.Present, plan.Contested}, o.State)
 }
