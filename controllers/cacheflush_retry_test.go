@@ -36,14 +36,13 @@ func refusing(t *testing.T, m *miniredis.Miniredis, name, text string, times int
 func TestAFlushRetriesWhatTheServerRefusesAndRecovers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		command  string
-		target   func(*v1alpha1.CacheFlush)
-		progress string
+		command string
+		target  func(*v1alpha1.CacheFlush)
 	}{
-		"the deletion":               {"UNLINK", all, "100% matched 2 deleted 1 preserved 0"},
-		"the scan":                   {"SCAN", all, "100% matched 1 deleted 1 preserved 0"},
-		"the deletion of named keys": {"UNLINK", named("user:1"), "100% matched 2 deleted 1 preserved 0"},
-		"the look at named keys":     {"EXISTS", named("user:1"), "100% matched 1 deleted 1 preserved 0"},
+		"the deletion":               {"UNLINK", all},
+		"the scan":                   {"SCAN", all},
+		"the deletion of named keys": {"UNLINK", named("user:1")},
+		"the look at named keys":     {"EXISTS", named("user:1")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -64,7 +63,7 @@ func TestAFlushRetriesWhatTheServerRefusesAndRecovers(t *testing.T) {
 			w.becomes(f, flushed)
 			w.lacks(mainPrefix + "user:1")
 			w.Expect(f.Status.Failures).To(BeEquivalentTo(1))
-			w.Expect(progress(f)).To(Equal(c.progress), "matched may count twice, deleted may not")
+			w.Expect(progress(f)).To(Equal("100% matched 1 deleted 1 preserved 0"), "a page that was not dealt with does not count")
 			w.Eventually(func() []string { return h.of(summary) }).Should(Equal([]string{"stale", isRunning, retrying, isRunning, flushed}))
 		})
 	}
