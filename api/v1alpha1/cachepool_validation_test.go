@@ -19,6 +19,17 @@ const (
 	otherKeyPrefix  = `spec.keyPrefix: Invalid value: the prefix in effect cannot be changed; create another CachePool`
 )
 
+const (
+	oneEndpoint  = "exactly one of the fields in [addresses urlSecretRef] must be set"
+	notWithURL   = "must not be set together with urlSecretRef: the URL has user and password itself"
+	noDBWithURL  = "must not be set together with urlSecretRef: the URL has the database itself, as in redis://redis.shop.svc:6379/5"
+	urlReference = "urlSecretRef: {name: redis, key: url}"
+	longestName  = 253
+)
+
+// url is a spec with a URL and more fields.
+func url(more string) string { return "{" + urlReference + ", " + more + "}" }
+
 // pool is a spec with more fields than the required one.
 func pool(more string) string { return `{addresses: ["redis:6379"], ` + more + `}` }
 
@@ -34,7 +45,7 @@ func numbers(n int) string {
 var poolRows = map[string]row{
 	"no spec": {spec: "null", want: uncheckedToo("spec: Required value")},
 
-	"addresses: none":     {spec: "{}", want: uncheckedToo("spec.addresses: Required value")},
+	"addresses: none":     {spec: "{}", want: "spec: Invalid value: " + oneEndpoint},
 	"addresses: empty":    {spec: "{addresses: []}", want: "spec.addresses: Invalid value: 0: spec.addresses in body should have at least 1 items"},
 	"addresses: two":      {spec: `{addresses: ["a:1", "b:1"]}`, want: uncheckedToo("spec.addresses: Too many: 2: must have at most 1 item")},
 	"addresses: no text":  {spec: `{addresses: [""]}`, want: `[spec.addresses[0]: Invalid value: "": spec.addresses[0] in body should be at least 1 chars long, spec.addresses: Invalid value: ` + badAddress + "]"},
@@ -57,6 +68,22 @@ var poolRows = map[string]row{
 	"addresses: port 0":                {spec: `{addresses: ["redis:0"]}`, want: "spec.addresses: Invalid value: " + badAddress},
 	"addresses: port 65536":            {spec: `{addresses: ["redis:65536"]}`, want: "spec.addresses: Invalid value: " + badAddress},
 	"addresses: changed":               {update: `{addresses: ["other:6379"]}`},
+
+	"urlSecretRef":              {spec: url("")},
+	"urlSecretRef: longest":     {spec: "{urlSecretRef: {name: " + strings.Repeat("a", longestName) + ", key: " + strings.Repeat("a", longestName) + "}}"},
+	"urlSecretRef: addresses":   {spec: pool(urlReference), want: "spec: Invalid value: " + oneEndpoint},
+	"urlSecretRef: nothing":     {spec: "{urlSecretRef: {}}", want: uncheckedToo("spec.urlSecretRef.key: Required value, spec.urlSecretRef.name: Required value")},
+	"urlSecretRef: null":        {spec: "{urlSecretRef: null}", want: "spec: Invalid value: " + oneEndpoint},
+	"urlSecretRef.name: none":   {spec: "{urlSecretRef: {key: a}}", want: uncheckedToo("spec.urlSecretRef.name: Required value")},
+	"urlSecretRef.name: empty":  {spec: `{urlSecretRef: {name: "", key: a}}`, want: tooShort("spec.urlSecretRef.name")},
+	"urlSecretRef.name: long":   {spec: "{urlSecretRef: {name: " + strings.Repeat("a", longestName+1) + ", key: a}}", want: tooLong("spec.urlSecretRef.name", longestName)},
+	"urlSecretRef.key: none":    {spec: "{urlSecretRef: {name: a}}", want: uncheckedToo("spec.urlSecretRef.key: Required value")},
+	"urlSecretRef.key: empty":   {spec: `{urlSecretRef: {name: a, key: ""}}`, want: tooShort("spec.urlSecretRef.key")},
+	"urlSecretRef.key: long":    {spec: "{urlSecretRef: {name: a, key: " + strings.Repeat("a", longestName+1) + "}}", want: tooLong("spec.urlSecretRef.key", longestName)},
+	"urlSecretRef: credentials": {spec: url("credentialsSecretRef: {name: a}"), want: "spec.credentialsSecretRef: Invalid value: " + notWithURL},
+	"urlSecretRef: database":    {spec: url("database: 0"), want: "spec.database: Invalid value: " + noDBWithURL},
+	"urlSecretRef: added":       {update: url("")},
+	"urlSecretRef: removed":     {spec: url(""), update: minimal["CachePool"]},
 
 	"database: first":       {spec: pool("database: 0")},
 	"database: another":     {spec: pool("database: 15")},

@@ -61,6 +61,8 @@ const (
 	ReasonAuthenticationFailed = "AuthenticationFailed"
 	// ReasonInvalidSecret : a referenced Secret lacks the key that is needed.
 	ReasonInvalidSecret = "InvalidSecret"
+	// ReasonInvalidURL : the Secret of urlSecretRef holds no URL that could be connected to.
+	ReasonInvalidURL = "InvalidURL"
 	// ReasonServerChanged : the pool has moved to another server or database (the reason of an event).
 	ReasonServerChanged = "ServerChanged"
 	// ReasonWrongTopology : the server is not of the declared topology.

@@ -376,6 +376,11 @@ func (in *CachePoolSpec) DeepCopyInto(out *CachePoolSpec) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.URLSecretRef != nil {
+		in, out := &in.URLSecretRef, &out.URLSecretRef
+		*out = new(KeyReference)
+		**out = **in
+	}
 	if in.Database != nil {
 		in, out := &in.Database, &out.Database
 		*out = new(int32)

@@ -41,6 +41,7 @@ const (
 	ReasonOutOfMemory          = "OutOfMemory"
 	ReasonAuthenticationFailed = "AuthenticationFailed"
 	ReasonPermissionDenied     = "PermissionDenied"
+	ReasonInvalidURL           = "InvalidURL"
 	ReasonWrongTopology        = "WrongTopology"
 	ReasonWrongType            = "WrongType"
 	ReasonNotAnInteger         = "NotAnInteger"

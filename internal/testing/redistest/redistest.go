@@ -79,6 +79,14 @@ func Client(tb testing.TB, addr string) *redis.Client {
 	return client
 }
 
+// User makes an ACL user who may do everything, or has one log in with another password only.
+func (s *Server) User(tb testing.TB, name, password string) {
+	tb.Helper()
+	if err := s.Client(tb).ACLSetUser(tb.Context(), name, "on", "resetpass", ">"+password, "allkeys", "allchannels", "+@all").Err(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // Stop ends the server in good order.
 func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 
