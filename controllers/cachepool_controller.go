@@ -37,7 +37,7 @@ type cachePoolReconciler struct {
 	client.Client
 	finisher
 
-	// reader reads Secrets from the API server: the operator keeps no copy of them.
+	// reader reads Secrets and ConfigMaps from the API server: the operator keeps no copy of them.
 	reader   client.Reader
 	registry *pools.Registry
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
@@ -48,7 +48,7 @@ type cachePoolReconciler struct {
 
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools/status,verbs=patch
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=secrets;configmaps,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile connects or checks one pool.

@@ -43,6 +43,7 @@ func (s *system) index(ctx context.Context) error {
 			return nil
 		})},
 		{&v1alpha1.CachePool{}, secretIndex, indexed(secretsOf)},
+		{&v1alpha1.CachePool{}, configMapIndex, indexed(configMapsOf)},
 	} {
 		if err := s.mgr.GetFieldIndexer().IndexField(ctx, x.object, x.name, x.values); err != nil {
 			return err

@@ -38,6 +38,11 @@ type CachePoolSpec struct {
 	// +optional
 	CredentialsSecretRef *CredentialsSecretReference `json:"credentialsSecretRef,omitempty"`
 
+	// tls secures the connection; an empty one, {}, does too. A URL that begins with rediss:// does without it, and one
+	// that begins with redis:// with it.
+	// +optional
+	TLS *TLSSpec `json:"tls,omitempty"`
+
 	// keyPrefix stands in front of every key of this pool; nothing outside it is ever touched. When it is not
 	// set: "glimr:cache:<name of the pool>:", the layout of the glimr_redis cache driver. The prefix in effect
 	// cannot be changed.

@@ -108,5 +108,5 @@ func gateAfter(err error) keeper.Gate {
 // same says whether two connections would be the same.
 func same(a, b cache.Options) bool {
 	return a.Address == b.Address && a.Database == b.Database && a.Username == b.Username &&
-		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout
+		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout && a.TLS.Equal(b.TLS)
 }
