@@ -90,6 +90,7 @@ func Open(o Options) *Pool {
 		DisableIdentity:          true,
 		OnConnect:                func(context.Context, *redis.Conn) error { p.dials.Add(1); return nil },
 	})
+	p.client.AddHook(unanswered{})
 	return p
 }
 
