@@ -240,7 +240,7 @@ func TestARestartIsNotTakenForWrongCredentials(t *testing.T) {
 	p := w.ready()
 	s.Restart()
 	w.look(p)
-	w.Consistently(func() string { w.reload(p); return message(p) }, 12*time.Second, 20*time.Millisecond).ShouldNot(ContainSubstring("credentials"))
+	w.Consistently(func() string { w.reload(p); return message(p) }, 12*time.Second, 20*time.Millisecond).ShouldNot(ContainSubstring("previous"))
 	w.becomes(p, connected)
 }
 

@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -38,7 +37,7 @@ type cachePoolReconciler struct {
 	client.Client
 	finisher
 
-	// reader reads Secrets from the API server: the operator keeps no copy of them.
+	// reader reads Secrets and ConfigMaps from the API server: the operator keeps no copy of them.
 	reader   client.Reader
 	registry *pools.Registry
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
@@ -50,7 +49,7 @@ type cachePoolReconciler struct {
 
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=cachewright.dev,resources=cachepools/status,verbs=patch
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=secrets;configmaps,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Reconcile connects or checks one pool.
@@ -123,7 +122,7 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	r.registry.Attempted(name)
 	if moved {
 		r.recorder.Eventf(pool, nil, corev1.EventTypeNormal, v1alpha1.ReasonServerChanged, "Connect",
-			"Entries are written to %s, database %d; keys on the former server or database stay there", options.Address, options.Database)
+			"Entries are written to %s; keys on the former server or database stay there", place(pool, options))
 	}
 	live, _ = r.registry.Get(name)
 	switch {
@@ -133,11 +132,11 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter)).
 			Also(func() { publish(pool, live, secretVersion) })
 	case live.Outlives(id, options) && pause == 0 && r.registry.Check(ctx, name) == nil:
-		// What worked goes on working. Where the spec is the same, it is a Secret that has changed for the worse.
+		// What worked goes on working. Where the spec is the same, it is a Secret or ConfigMap that has changed for the worse.
 		r.registry.Verify(name, period)
 		verdict := explain(err)
 		if live.Serves(id) {
-			verdict = status.Ready(v1alpha1.ReasonConnected, "Connected with the previous credentials, since the new ones do not work: %s", verdict.Message)
+			verdict = status.Ready(v1alpha1.ReasonConnected, "Connected with the previous settings, since the new ones do not work: %s", verdict.Message).Warn()
 		}
 		return verdict.In(r.backoff.When(request))
 	default:
@@ -174,31 +173,6 @@ func explain(err error) *status.Verdict {
 	default:
 		return status.Stalled(e.Reason, "%s", e.Message)
 	}
-}
-
-// options to connect with, and the version of the Secret that they come from.
-func (r *cachePoolReconciler) options(ctx context.Context, pool *v1alpha1.CachePool) (cache.Options, string, error) {
-	o := cache.Options{
-		Address: pool.Spec.Addresses[0], Database: database(pool), Prefix: pool.EffectiveKeyPrefix(),
-		Timeout: pool.Spec.Timeout.Duration, Dial: r.dial,
-	}
-	ref := pool.Spec.CredentialsSecretRef
-	if ref == nil {
-		return o, "", nil
-	}
-	secret := &corev1.Secret{}
-	err := r.reader.Get(ctx, types.NamespacedName{Namespace: pool.Namespace, Name: ref.Name}, secret)
-	if apierrors.IsNotFound(err) {
-		return o, "", status.Waiting(v1alpha1.ReasonSecretNotFound, "Secret %q does not exist", ref.Name)
-	} else if err != nil {
-		return o, "", err
-	}
-	password, ok := secret.Data[ref.PasswordKey]
-	if !ok {
-		return o, "", status.Stalled(v1alpha1.ReasonInvalidSecret, "Secret %q has no key %q", ref.Name, ref.PasswordKey)
-	}
-	o.Username, o.Password = string(secret.Data[ref.UsernameKey]), string(password)
-	return o, secret.ResourceVersion, nil
 }
 
 // inUse says whether entries or running flushes of the pool's namespace need it still.

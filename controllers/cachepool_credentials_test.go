@@ -108,7 +108,7 @@ func rotated(w *world) (*v1alpha1.CachePool, *corev1.Secret) {
 	s := w.secret("redis-auth", map[string]string{"password": "0ld"})
 	p := w.ready(credentials)
 	setPassword(w, s, "n3w")
-	w.says(p, "Connected with the previous credentials, since the new ones do not work: The server refuses the user name or password")
+	w.says(p, "Connected with the previous settings, since the new ones do not work: The server refuses the user name or password")
 	w.Expect(summary(p)).To(Equal(connected))
 	w.Expect(p.Status.CredentialsResourceVersion).NotTo(Equal(s.ResourceVersion))
 	return p, s
@@ -148,7 +148,7 @@ func TestTheOldClientServesWhenTheSecretIsGone(t *testing.T) {
 	s := w.secret("redis-auth", map[string]string{"password": "0ld"})
 	p := w.ready(credentials)
 	w.delete(s)
-	w.says(p, `Connected with the previous credentials, since the new ones do not work: Secret "redis-auth" does not exist`)
+	w.says(p, `Connected with the previous settings, since the new ones do not work: Secret "redis-auth" does not exist`)
 	w.Expect(summary(p)).To(Equal(connected))
 	w.create(w.entry("meanwhile"))
 	w.holds(mainPrefix+"meanwhile", "value of meanwhile")

@@ -69,13 +69,13 @@ func (f *finisher) write(ctx context.Context, obj status.Object, v *status.Verdi
 		return err
 	}
 	v.Written = true
-	f.tell(before, obj)
+	f.tell(before, obj, v.Warning)
 	return nil
 }
 
 // tell in an event that Ready has become another. That work is under way is no event, nor that an object is well from
 // the start: ten thousand new entries shall not cost ten thousand events.
-func (f *finisher) tell(before, after status.Object) {
+func (f *finisher) tell(before, after status.Object, warn bool) {
 	was := apimeta.FindStatusCondition(*before.Conditions(), v1alpha1.ConditionReady)
 	is := apimeta.FindStatusCondition(*after.Conditions(), v1alpha1.ConditionReady)
 	switch {
@@ -87,7 +87,7 @@ func (f *finisher) tell(before, after status.Object) {
 		return
 	}
 	kind := corev1.EventTypeNormal
-	if is.Status == metav1.ConditionFalse {
+	if is.Status == metav1.ConditionFalse || warn {
 		kind = corev1.EventTypeWarning
 	}
 	f.recorder.Eventf(after, nil, kind, is.Reason, "Reconcile", "%s", is.Message)

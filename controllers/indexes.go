@@ -16,7 +16,7 @@ import (
 const (
 	// poolIndex finds entries and flushes by the names of their pools.
 	poolIndex = "spec.poolRef.name"
-	// configMapIndex and secretIndex find entries by the name of their source, and pools by that of their Secret.
+	// configMapIndex and secretIndex find entries by the name of their source, and pools by those that they connect with.
 	configMapIndex = "configMap"
 	secretIndex    = "secret"
 )
@@ -42,12 +42,8 @@ func (s *system) index(ctx context.Context) error {
 			}
 			return nil
 		})},
-		{&v1alpha1.CachePool{}, secretIndex, indexed(func(p *v1alpha1.CachePool) []string {
-			if ref := p.Spec.CredentialsSecretRef; ref != nil {
-				return []string{ref.Name}
-			}
-			return nil
-		})},
+		{&v1alpha1.CachePool{}, secretIndex, indexed(secretsOf)},
+		{&v1alpha1.CachePool{}, configMapIndex, indexed(configMapsOf)},
 	} {
 		if err := s.mgr.GetFieldIndexer().IndexField(ctx, x.object, x.name, x.values); err != nil {
 			return err

@@ -144,15 +144,24 @@ func (f *poolFinder) equivalents(ctx context.Context, place claims.Place) []clai
 // sameServer compares where the servers are, and what they say of themselves. What one says may be out of date:
 // after a restart it gives itself a new id, which its pools notice one after the other.
 func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
-	switch {
-	case database(a) != database(b):
-		return false
-	case a.Spec.Addresses[0] == b.Spec.Addresses[0]:
+	nameA, nameB := client.ObjectKeyFromObject(a), client.ObjectKeyFromObject(b)
+	if nameA == nameB {
 		return true
 	}
-	liveA, _ := f.registry.Get(client.ObjectKeyFromObject(a))
-	liveB, _ := f.registry.Get(client.ObjectKeyFromObject(b))
-	return liveA.Server.ID != "" && liveA.Server.ID == liveB.Server.ID
+	liveA, _ := f.registry.Get(nameA)
+	liveB, _ := f.registry.Get(nameB)
+	atA, okA := endpoint(a, liveA)
+	atB, okB := endpoint(b, liveB)
+	return okA && okB && (atA == atB || atA.Database == atB.Database && liveA.Server.ID != "" && liveA.Server.ID == liveB.Server.ID)
+}
+
+// endpoint of a pool: where its connection leads, or else where the spec says; false when only a Secret would tell.
+func endpoint(p *v1alpha1.CachePool, live pools.Pool) (pools.Endpoint, bool) {
+	at, ok := live.Endpoint()
+	if ok = ok && live.For(p.UID); ok || len(p.Spec.Addresses) == 0 {
+		return at, ok
+	}
+	return pools.Endpoint{Address: p.Spec.Addresses[0], Database: database(p)}, true
 }
 
 // places gives the names that a key, given by its full name, has in the pools.

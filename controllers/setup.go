@@ -177,6 +177,7 @@ func (s *system) setupPools(context.Context) error {
 	return ctrl.NewControllerManagedBy(s.mgr).
 		For(&v1alpha1.CachePool{}).
 		WatchesMetadata(&corev1.Secret{}, requests(s.mgr, &v1alpha1.CachePoolList{}, secretIndex)).
+		WatchesMetadata(&corev1.ConfigMap{}, requests(s.mgr, &v1alpha1.CachePoolList{}, configMapIndex)).
 		Watches(&v1alpha1.CacheEntry{}, poolOf(), builder.WithPredicates(gone())).
 		Watches(&v1alpha1.CacheFlush{}, poolOf(), builder.WithPredicates(gone())).
 		WatchesRawSource(source.TypedChannel(s.pools, enqueue())).

@@ -8,9 +8,13 @@ import (
 )
 
 // CachePoolSpec declares a connection, and the key prefix that fences it in.
+//
+// +kubebuilder:validation:ExactlyOneOf=addresses;urlSecretRef
+// +kubebuilder:validation:XValidation:rule="!has(self.urlSecretRef) || !has(self.credentialsSecretRef)",fieldPath=".credentialsSecretRef",message="must not be set together with urlSecretRef: the URL has user and password itself"
+// +kubebuilder:validation:XValidation:rule="!has(self.urlSecretRef) || !has(self.database)",fieldPath=".database",message="must not be set together with urlSecretRef: the URL has the database itself, as in redis://redis.shop.svc:6379/5"
 type CachePoolSpec struct {
-	// addresses of the server, as host:port.
-	// +required
+	// addresses of the server, as host:port. Either these or urlSecretRef.
+	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=1
@@ -18,6 +22,11 @@ type CachePoolSpec struct {
 	// +kubebuilder:validation:items:MaxLength=260
 	// +kubebuilder:validation:XValidation:rule="self.all(a, a.matches('^(\\\\[[0-9a-fA-F:.%]+\\\\]|[^:/@\\\\s\\\\[\\\\]]+):[0-9]{1,5}$') && int(a.substring(a.lastIndexOf(':') + 1)) >= 1 && int(a.substring(a.lastIndexOf(':') + 1)) <= 65535)",message="must be host:port with a port from 1 to 65535, for example redis.shop.svc:6379 (an IPv6 address in brackets, no redis:// in front)"
 	Addresses []string `json:"addresses,omitempty"`
+
+	// urlSecretRef names the key of a Secret of the same namespace that holds a URL,
+	// redis://user:password@host:port/database, or rediss:// for TLS. User, password, port and database may be left out.
+	// +optional
+	URLSecretRef *KeyReference `json:"urlSecretRef,omitempty"`
 
 	// database is the number of the logical database. 0 when it is not set.
 	// +optional
@@ -28,6 +37,11 @@ type CachePoolSpec struct {
 	// default user without a password.
 	// +optional
 	CredentialsSecretRef *CredentialsSecretReference `json:"credentialsSecretRef,omitempty"`
+
+	// tls secures the connection; an empty one, {}, does too. A URL that begins with rediss:// does without it, and one
+	// that begins with redis:// with it.
+	// +optional
+	TLS *TLSSpec `json:"tls,omitempty"`
 
 	// keyPrefix stands in front of every key of this pool; nothing outside it is ever touched. When it is not
 	// set: "glimr:cache:<name of the pool>:", the layout of the glimr_redis cache driver. The prefix in effect
@@ -140,8 +154,8 @@ type CachePoolStatus struct {
 	// +optional
 	Server *ServerStatus `json:"server,omitempty"`
 
-	// credentialsResourceVersion is the resourceVersion of the credentials Secret in use: when a new one
-	// stands here, the old password may go.
+	// credentialsResourceVersion is the resourceVersion of the Secret in use that has the password or the URL: when a
+	// new one stands here, the old password may go.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64

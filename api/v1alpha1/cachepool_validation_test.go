@@ -19,6 +19,19 @@ const (
 	otherKeyPrefix  = `spec.keyPrefix: Invalid value: the prefix in effect cannot be changed; create another CachePool`
 )
 
+const (
+	oneEndpoint  = "exactly one of the fields in [addresses urlSecretRef] must be set"
+	notWithURL   = "must not be set together with urlSecretRef: the URL has user and password itself"
+	noDBWithURL  = "must not be set together with urlSecretRef: the URL has the database itself, as in redis://redis.shop.svc:6379/5"
+	urlReference = "urlSecretRef: {name: redis, key: url}"
+)
+
+// longest name of an object or a key.
+var longest = strings.Repeat("a", 253)
+
+// url is a spec with a URL and more fields.
+func url(more string) string { return "{" + urlReference + ", " + more + "}" }
+
 // pool is a spec with more fields than the required one.
 func pool(more string) string { return `{addresses: ["redis:6379"], ` + more + `}` }
 
@@ -34,7 +47,7 @@ func numbers(n int) string {
 var poolRows = map[string]row{
 	"no spec": {spec: "null", want: uncheckedToo("spec: Required value")},
 
-	"addresses: none":     {spec: "{}", want: uncheckedToo("spec.addresses: Required value")},
+	"addresses: none":     {spec: "{}", want: "spec: Invalid value: " + oneEndpoint},
 	"addresses: empty":    {spec: "{addresses: []}", want: "spec.addresses: Invalid value: 0: spec.addresses in body should have at least 1 items"},
 	"addresses: two":      {spec: `{addresses: ["a:1", "b:1"]}`, want: uncheckedToo("spec.addresses: Too many: 2: must have at most 1 item")},
 	"addresses: no text":  {spec: `{addresses: [""]}`, want: `[spec.addresses[0]: Invalid value: "": spec.addresses[0] in body should be at least 1 chars long, spec.addresses: Invalid value: ` + badAddress + "]"},
@@ -57,6 +70,22 @@ var poolRows = map[string]row{
 	"addresses: port 0":                {spec: `{addresses: ["redis:0"]}`, want: "spec.addresses: Invalid value: " + badAddress},
 	"addresses: port 65536":            {spec: `{addresses: ["redis:65536"]}`, want: "spec.addresses: Invalid value: " + badAddress},
 	"addresses: changed":               {update: `{addresses: ["other:6379"]}`},
+
+	"urlSecretRef":              {spec: url("")},
+	"urlSecretRef: longest":     {spec: "{urlSecretRef: {name: " + longest + ", key: " + longest + "}}"},
+	"urlSecretRef: addresses":   {spec: pool(urlReference), want: "spec: Invalid value: " + oneEndpoint},
+	"urlSecretRef: nothing":     {spec: "{urlSecretRef: {}}", want: uncheckedToo("spec.urlSecretRef.key: Required value, spec.urlSecretRef.name: Required value")},
+	"urlSecretRef: null":        {spec: "{urlSecretRef: null}", want: "spec: Invalid value: " + oneEndpoint},
+	"urlSecretRef.name: none":   {spec: "{urlSecretRef: {key: a}}", want: uncheckedToo("spec.urlSecretRef.name: Required value")},
+	"urlSecretRef.name: empty":  {spec: `{urlSecretRef: {name: "", key: a}}`, want: tooShort("spec.urlSecretRef.name")},
+	"urlSecretRef.name: long":   {spec: "{urlSecretRef: {name: " + strings.Repeat("a", 254) + ", key: a}}", want: tooLong("spec.urlSecretRef.name", 253)},
+	"urlSecretRef.key: none":    {spec: "{urlSecretRef: {name: a}}", want: uncheckedToo("spec.urlSecretRef.key: Required value")},
+	"urlSecretRef.key: empty":   {spec: `{urlSecretRef: {name: a, key: ""}}`, want: tooShort("spec.urlSecretRef.key")},
+	"urlSecretRef.key: long":    {spec: "{urlSecretRef: {name: a, key: " + strings.Repeat("a", 254) + "}}", want: tooLong("spec.urlSecretRef.key", 253)},
+	"urlSecretRef: credentials": {spec: url("credentialsSecretRef: {name: a}"), want: "spec.credentialsSecretRef: Invalid value: " + notWithURL},
+	"urlSecretRef: database":    {spec: url("database: 0"), want: "spec.database: Invalid value: " + noDBWithURL},
+	"urlSecretRef: added":       {update: url("")},
+	"urlSecretRef: removed":     {spec: url(""), update: minimal["CachePool"]},
 
 	"database: first":       {spec: pool("database: 0")},
 	"database: another":     {spec: pool("database: 15")},
@@ -145,6 +174,29 @@ var poolRows = map[string]row{
 	"flushLimits.protectedPrefixes: 1025 bytes":      {spec: pool("flushLimits: {protectedPrefixes: [a" + strings.Repeat("é", 512) + "]}"), want: `spec.flushLimits.protectedPrefixes[0]: Invalid value: "a` + strings.Repeat("é", 512) + `": must be at most 1024 bytes`},
 	"flushLimits.protectedPrefixes: 1025 characters": {spec: pool("flushLimits: {protectedPrefixes: [" + strings.Repeat("a", 1025) + "]}"), want: uncheckedToo("spec.flushLimits.protectedPrefixes[0]: Too long: may not be more than 1024 bytes")},
 	"flushLimits.protectedPrefixes: any characters":  {spec: pool(`flushLimits: {protectedPrefixes: ["*", "[", "\\", "a b"]}`)},
+
+	"tls: empty":                              {spec: pool("tls: {}")},
+	"tls: with a URL":                         {spec: url("tls: {}")},
+	"tls: all":                                {spec: pool("tls: {caRef: {kind: ConfigMap, name: ca, key: ca.crt}, clientCertificateSecretRef: {name: client}, serverName: redis, verification: None}")},
+	"tls: longest":                            {spec: pool("tls: {caRef: {kind: Secret, name: " + longest + ", key: " + longest + "}, clientCertificateSecretRef: {name: " + longest + "}, serverName: " + longest + ", verification: Full}")},
+	"tls: added":                              {update: pool("tls: {}")},
+	"tls: changed":                            {spec: pool("tls: {serverName: a}"), update: pool("tls: {serverName: b}")},
+	"tls: removed":                            {spec: pool("tls: {}"), update: minimal["CachePool"]},
+	"tls.caRef: nothing":                      {spec: pool("tls: {caRef: {}}"), want: uncheckedToo("spec.tls.caRef.key: Required value, spec.tls.caRef.kind: Required value, spec.tls.caRef.name: Required value")},
+	"tls.caRef.kind: none":                    {spec: pool("tls: {caRef: {name: a, key: a}}"), want: uncheckedToo("spec.tls.caRef.kind: Required value")},
+	"tls.caRef.kind: other":                   {spec: pool("tls: {caRef: {kind: secret, name: a, key: a}}"), want: uncheckedToo(`spec.tls.caRef.kind: Unsupported value: "secret": supported values: "Secret", "ConfigMap"`)},
+	"tls.caRef.name: none":                    {spec: pool("tls: {caRef: {kind: Secret, key: a}}"), want: uncheckedToo("spec.tls.caRef.name: Required value")},
+	"tls.caRef.name: empty":                   {spec: pool(`tls: {caRef: {kind: Secret, name: "", key: a}}`), want: tooShort("spec.tls.caRef.name")},
+	"tls.caRef.name: long":                    {spec: pool("tls: {caRef: {kind: Secret, name: a" + longest + ", key: a}}"), want: tooLong("spec.tls.caRef.name", 253)},
+	"tls.caRef.key: none":                     {spec: pool("tls: {caRef: {kind: Secret, name: a}}"), want: uncheckedToo("spec.tls.caRef.key: Required value")},
+	"tls.caRef.key: empty":                    {spec: pool(`tls: {caRef: {kind: Secret, name: a, key: ""}}`), want: tooShort("spec.tls.caRef.key")},
+	"tls.caRef.key: long":                     {spec: pool("tls: {caRef: {kind: Secret, name: a, key: a" + longest + "}}"), want: tooLong("spec.tls.caRef.key", 253)},
+	"tls.clientCertificateSecretRef: nothing": {spec: pool("tls: {clientCertificateSecretRef: {}}"), want: uncheckedToo("spec.tls.clientCertificateSecretRef.name: Required value")},
+	"tls.clientCertificateSecretRef: empty":   {spec: pool(`tls: {clientCertificateSecretRef: {name: ""}}`), want: tooShort("spec.tls.clientCertificateSecretRef.name")},
+	"tls.clientCertificateSecretRef: long":    {spec: pool("tls: {clientCertificateSecretRef: {name: a" + longest + "}}"), want: tooLong("spec.tls.clientCertificateSecretRef.name", 253)},
+	"tls.serverName: empty":                   {spec: pool(`tls: {serverName: ""}`), want: tooShort("spec.tls.serverName")},
+	"tls.serverName: long":                    {spec: pool("tls: {serverName: a" + longest + "}"), want: tooLong("spec.tls.serverName", 253)},
+	"tls.verification: other":                 {spec: pool("tls: {verification: none}"), want: uncheckedToo(`spec.tls.verification: Unsupported value: "none": supported values: "Full", "None"`)},
 
 	"suspend: no truth value": {spec: pool(`suspend: "true"`), want: uncheckedToo(`spec.suspend: Invalid value: "string": spec.suspend in body must be of type boolean: "string"`)},
 	"suspend: on and off":     {spec: pool("suspend: true"), update: pool("suspend: false")},

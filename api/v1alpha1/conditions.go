@@ -53,14 +53,19 @@ const (
 	ReasonClusterDown = "ClusterDown"
 	// ReasonOutOfMemory : the server refuses writes because its memory is full; deletions still work.
 	ReasonOutOfMemory = "OutOfMemory"
-	// ReasonSecretNotFound : a referenced Secret is not there.
+	// ReasonSecretNotFound : a referenced Secret, or ConfigMap with certificates, is not there.
 	ReasonSecretNotFound = "SecretNotFound"
 	// ReasonInUse : the pool is being deleted and waits for the entries and flushes of its namespace.
 	ReasonInUse = "InUse"
 	// ReasonAuthenticationFailed : the server refuses user or password, or asks for one.
 	ReasonAuthenticationFailed = "AuthenticationFailed"
-	// ReasonInvalidSecret : a referenced Secret lacks the key that is needed.
+	// ReasonInvalidSecret : a referenced Secret, or ConfigMap with certificates, lacks the key that is needed.
 	ReasonInvalidSecret = "InvalidSecret"
+	// ReasonInvalidTLS : a certificate, or the TLS settings, would have to be others for the server and the operator to
+	// trust each other.
+	ReasonInvalidTLS = "InvalidTLS"
+	// ReasonInvalidURL : the Secret of urlSecretRef holds no URL that could be connected to.
+	ReasonInvalidURL = "InvalidURL"
 	// ReasonServerChanged : the pool has moved to another server or database (the reason of an event).
 	ReasonServerChanged = "ServerChanged"
 	// ReasonWrongTopology : the server is not of the declared topology.

@@ -27,6 +27,14 @@ func TestDefaults(t *testing.T) {
 			"CachePool", `{addresses: ["redis:6379"], credentialsSecretRef: {name: auth}}`,
 			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, credentialsSecretRef: {name: auth, usernameKey: username, passwordKey: password}}`,
 		},
+		"CachePool, URL": {
+			"CachePool", `{urlSecretRef: {name: redis, key: url}}`,
+			`{urlSecretRef: {name: redis, key: url}, resyncPeriod: 10m, timeout: 3s}`,
+		},
+		"CachePool, TLS": {
+			"CachePool", `{addresses: ["redis:6379"], tls: {}}`,
+			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, tls: {verification: Full}}`,
+		},
 		"CachePool, all set": {
 			"CachePool", `{addresses: ["redis:6379"], resyncPeriod: 1m, timeout: 1s, credentialsSecretRef: {name: auth, usernameKey: u, passwordKey: p}}`,
 			`{addresses: ["redis:6379"], resyncPeriod: 1m, timeout: 1s, credentialsSecretRef: {name: auth, usernameKey: u, passwordKey: p}}`,

@@ -458,3 +458,31 @@ func failed(errs []error) int {
 	}
 	return n
 }
+
+// The server lets nobody in any more, and has cut the connections: nothing may look as if it had been done.
+func TestNothingSucceedsWithoutALogin(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(s *redistest.Server) error
+		reason string
+	}{
+		"another password": {func(s *redistest.Server) error { s.User(t, "app", marker+"-new"); return nil }, cache.ReasonAuthenticationFailed},
+		"no such user":     {func(s *redistest.Server) error { return s.Client(t).ACLDelUser(t.Context(), "app").Err() }, cache.ReasonAuthenticationFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := redistest.Start(t)
+			s.User(t, "app", marker)
+			p := open(t, s.Addr, as("app", marker))
+			ok(t, check(t, p)())
+			ok(t, test.change(s))
+			for name, call := range operations {
+				t.Run(name, func(t *testing.T) {
+					_ = s.Client(t).ClientKillByFilter(t.Context(), "user", "app").Err() // those that are left
+					wantFailure(t, cache.Refused, test.reason, func() error { return call(t.Context(), p) })
+				})
+			}
+			if left := keys(t, s.Addr); len(left) > 0 {
+				t.Errorf("there is %q", left)
+			}
+		})
+	}
+}

@@ -6,7 +6,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -41,6 +40,8 @@ const (
 	ReasonOutOfMemory          = "OutOfMemory"
 	ReasonAuthenticationFailed = "AuthenticationFailed"
 	ReasonPermissionDenied     = "PermissionDenied"
+	ReasonInvalidURL           = "InvalidURL"
+	ReasonInvalidTLS           = "InvalidTLS"
 	ReasonWrongTopology        = "WrongTopology"
 	ReasonWrongType            = "WrongType"
 	ReasonNotAnInteger         = "NotAnInteger"
@@ -156,6 +157,9 @@ func wrap(command string, err error) error {
 		// Its text may quote the arguments, and so a value.
 		return &Error{Class: Failed, Reason: ReasonCommandFailed, Message: command + " failed: the server answers with " + code(server.Error()), cause: err}
 	}
+	if why := untrusted(err); why != "" {
+		return &Error{Class: Refused, Reason: ReasonInvalidTLS, Message: why, cause: err}
+	}
 	return &Error{Class: Unavailable, Reason: ReasonConnectionFailed, Message: describe(err), cause: err}
 }
 
@@ -172,8 +176,6 @@ func code(text string) string {
 // connection failed.
 func describe(err error) string {
 	_, dns := errors.AsType[*net.DNSError](err)
-	network, ok := errors.AsType[net.Error](err)
-	timeout := ok && network.Timeout()
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "Connection refused"
@@ -183,12 +185,11 @@ func describe(err error) string {
 		return "The server's name cannot be resolved"
 	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
 		return "All connections are in use"
-	case errors.Is(err, context.DeadlineExceeded), timeout:
+	case timedOut(err):
 		return "Connection timed out"
 	case errors.Is(err, context.Canceled):
 		return "Interrupted"
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
-		errors.Is(err, redis.ErrClosed), errors.Is(err, net.ErrClosed), errors.Is(err, io.ErrUnexpectedEOF):
+	case hungUp(err), errors.Is(err, redis.ErrClosed), errors.Is(err, net.ErrClosed):
 		return "Connection closed"
 	default:
 		return "Connection failed"

@@ -28,6 +28,8 @@ type Options struct {
 	Database int
 	// Username and Password; both may be empty.
 	Username, Password string
+	// TLS secures the connection; nil: plain text.
+	TLS *TLS
 	// Prefix stands in front of every key. It must not be empty.
 	Prefix string
 	// Timeout of one round trip, which may include dialing. It must not be 0.
@@ -55,6 +57,7 @@ const (
 // goroutines, and return errors of type *Error.
 type Pool struct {
 	client  *redis.Client
+	dialer  *dialer
 	prefix  string
 	address string
 	// database is the number of the logical database.
@@ -73,9 +76,9 @@ type Pool struct {
 
 // Open makes a Pool. It does not dial: the first command does, and Check tells whether the server can be used.
 func Open(o Options) *Pool {
-	p := &Pool{prefix: o.Prefix, address: o.Address, database: o.Database, timeout: o.Timeout, epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}}
+	p := &Pool{dialer: newDialer(o), prefix: o.Prefix, address: o.Address, database: o.Database, timeout: o.Timeout, epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}}
 	p.client = redis.NewClient(&redis.Options{
-		Addr: o.Address, DB: o.Database, Username: o.Username, Password: o.Password, Dialer: o.Dial,
+		Addr: o.Address, DB: o.Database, Username: o.Username, Password: o.Password, Dialer: p.dialer.dial,
 		DialTimeout: dialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout,
 		// Whoever calls is the retry loop: a command sent again by the client could count twice.
 		MaxRetries: -1, DialerRetries: 1,
@@ -87,6 +90,7 @@ func Open(o Options) *Pool {
 		DisableIdentity:          true,
 		OnConnect:                func(context.Context, *redis.Conn) error { p.dials.Add(1); return nil },
 	})
+	p.client.AddHook(unanswered{})
 	return p
 }
 

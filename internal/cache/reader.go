@@ -23,6 +23,7 @@ type reader struct {
 
 func (p *Pool) newReader(end context.CancelCauseFunc) *reader {
 	r := &reader{pool: p, client: redis.NewClient(p.single()), end: end}
+	r.client.AddHook(unanswered{})
 	_ = r.client.RegisterPushNotificationHandler("tracking-redir-broken", handler(func([]any) { // no other handler has the name
 		end(wrap("CLIENT TRACKING", net.ErrClosed))
 	}), true)

@@ -34,7 +34,7 @@ type Server struct {
 // writable. It changes nothing: SET XX and UNLINK of a key that is not there pass all checks of the server (ACL,
 // replica, memory) and do nothing.
 func (p *Pool) Check(ctx context.Context) (Server, error) {
-	info, err := p.info(ctx)
+	info, err := p.greet(ctx)
 	if err != nil {
 		return Server{}, err
 	}
@@ -47,6 +47,17 @@ func (p *Pool) Check(ctx context.Context) (Server, error) {
 		server.Product, server.Version = "valkey", v
 	}
 	return server, p.tryCommands(ctx)
+}
+
+// greet the server. Connections that have died while nobody used them are found out by use where TLS hides it, and do
+// not mean that the server is down.
+func (p *Pool) greet(ctx context.Context) (map[string]string, error) {
+	idle := p.client.PoolStats().IdleConns
+	info, err := p.info(ctx)
+	for ; hungUp(err) && idle > 0; idle-- {
+		info, err = p.info(ctx)
+	}
+	return info, wrap("INFO", p.dialer.explain(ctx, err))
 }
 
 // tryCommands runs every command of this package on a key that nobody has.

@@ -69,6 +69,17 @@ func (p Pool) For(uid types.UID) bool { return p.identity.UID == uid }
 // Uses says whether the connection was made with these options.
 func (p Pool) Uses(o cache.Options) bool { return p.Cache != nil && same(p.options, o) }
 
+// Endpoint says where the connection leads; false when there is none.
+func (p Pool) Endpoint() (Endpoint, bool) {
+	return Endpoint{Address: p.options.Address, Database: p.options.Database}, p.Cache != nil
+}
+
+// Endpoint is where keys are.
+type Endpoint struct {
+	Address  string
+	Database int
+}
+
 // moved says whether options lead to other keys than before: in another database, or at another address where another
 // server answers.
 func (p Pool) moved(to cache.Options, server cache.Server) bool {
@@ -97,5 +108,5 @@ func gateAfter(err error) keeper.Gate {
 // same says whether two connections would be the same.
 func same(a, b cache.Options) bool {
 	return a.Address == b.Address && a.Database == b.Database && a.Username == b.Username &&
-		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout
+		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout && a.TLS.Equal(b.TLS)
 }

@@ -49,6 +49,8 @@ type Verdict struct {
 	Silent bool
 	// After says when to look again; 0: something will tell.
 	After time.Duration
+	// Warning says that the event is one, although Ready is True.
+	Warning bool
 	// Written is set once the API server has it.
 	Written bool
 }
@@ -58,6 +60,12 @@ func (v *Verdict) Error() string { return v.Reason + ": " + v.Message }
 // In gives the verdict with a time to look again.
 func (v *Verdict) In(after time.Duration) *Verdict {
 	v.After = after
+	return v
+}
+
+// Warn gives the verdict as one that people should know of, although all works.
+func (v *Verdict) Warn() *Verdict {
+	v.Warning = true
 	return v
 }
 

@@ -36,11 +36,14 @@ const (
 // Server is a real server on the loopback interface that stores nothing on disk.
 type Server struct {
 	Addr string
+	// TLSAddr is where it speaks TLS, if it was started by StartTLS.
+	TLSAddr string
 
 	tb      testing.TB
 	binary  string
 	args    []string
 	dir     string
+	secure  bool
 	process *exec.Cmd
 	exited  chan struct{}
 }
@@ -51,15 +54,23 @@ type Server struct {
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	s := &Server{tb: tb, binary: find(tb), args: args, dir: tb.TempDir()}
+	s.begin(tb)
+	return s
+}
+
+func (s *Server) begin(tb testing.TB) {
+	tb.Helper()
 	tb.Cleanup(s.Kill)
 	for range 10 {
 		s.Addr = freeAddress(tb)
+		if s.secure {
+			s.TLSAddr = freeAddress(tb)
+		}
 		if s.start() {
-			return s
+			return
 		}
 	}
 	tb.Fatalf("%s does not start: %s", s.binary, s.log())
-	return nil
 }
 
 // Client is a plain client for preparations and assertions, closed at the end of the test.
@@ -77,6 +88,14 @@ func Client(tb testing.TB, addr string) *redis.Client {
 	})
 	tb.Cleanup(func() { _ = client.Close() })
 	return client
+}
+
+// User makes an ACL user who may do everything, or has one log in with another password only.
+func (s *Server) User(tb testing.TB, name, password string) {
+	tb.Helper()
+	if err := s.Client(tb).ACLSetUser(tb.Context(), name, "on", "resetpass", ">"+password, "allkeys", "allchannels", "+@all").Err(); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // Stop ends the server in good order.
@@ -150,6 +169,10 @@ func (s *Server) start() bool {
 	}
 	defer func() { _ = log.Close() }()
 	args := []string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}
+	if s.secure {
+		_, port, _ := net.SplitHostPort(s.TLSAddr)
+		args = append(append(args, "--tls-port", port), s.certificates()...)
+	}
 	at := 0
 	if len(s.args) > 0 && !strings.HasPrefix(s.args[0], "-") {
 		at = 1
