@@ -47,7 +47,11 @@ func (r *cacheFlushReconciler) count(ctx context.Context, flush *v1alpha1.CacheF
 	var v *status.Verdict
 	switch {
 	case c.keys > most:
-		v = fail(v1alpha1.ReasonTooManyKeys, fmt.Sprintf("More than %d keys would be deleted, and %s allows no more; none was deleted", most, whose))
+		what := "keys"
+		if most == 1 {
+			what = "key"
+		}
+		v = fail(v1alpha1.ReasonTooManyKeys, fmt.Sprintf("More than %d %s would be deleted, and %s allows no more; none was deleted", most, what, whose))
 	case cache.ServerWide(err):
 		v = counting(most).In(poolRetry)
 	case err != nil:

@@ -40,7 +40,7 @@ func TestMoreKeysThanMaxKeysFailTheFlushBeforeTheFirstDeletion(t *testing.T) {
 		"the flush's":               {unlimited, all, noMore(99), "More than 99 keys would be deleted, and maxKeys allows no more; none was deleted"},
 		"the pool's":                {poolNoMore(99), all, unbounded, `More than 99 keys would be deleted, and flushLimits.maxKeys of CachePool "main" allows no more; none was deleted`},
 		"the lower, the pool's":     {poolNoMore(10), all, noMore(99), `More than 10 keys would be deleted, and flushLimits.maxKeys of CachePool "main" allows no more; none was deleted`},
-		"the lower, the flush's":    {poolNoMore(99), all, noMore(1), "More than 1 keys would be deleted, and maxKeys allows no more; none was deleted"},
+		"the lower, the flush's":    {poolNoMore(99), all, noMore(1), "More than 1 key would be deleted, and maxKeys allows no more; none was deleted"},
 		"a prefix":                  {unlimited, prefixed("1"), noMore(11), "More than 11 keys would be deleted, and maxKeys allows no more; none was deleted"},
 		"named keys":                {unlimited, five, noMore(4), "More than 4 keys would be deleted, and maxKeys allows no more; none was deleted"},
 		"as many as allowed":        {poolNoMore(100), all, noMore(101), ""},
