@@ -73,8 +73,9 @@ controlplane: ## Put kube-apiserver, etcd, kube-controller-manager and kubectl i
 	hack/controlplane/install.sh
 
 .PHONY: build
-build: ## Build bin/cachewright
+build: ## Build bin/cachewright, and link it as the kubectl plugin bin/kubectl-cachewright
 	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/cachewright ./cmd
+	ln -sf cachewright bin/kubectl-cachewright
 
 .PHONY: test
 test: controlplane ## Run every test; REQUIRE_REDIS=1 fails those that find no redis-server

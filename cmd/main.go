@@ -6,7 +6,6 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,18 +27,13 @@ func main() {
 		program = "kubectl cachewright"
 	}
 	root := &cobra.Command{
-		Use:           "cachewright",
-		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: program},
-		Short:         "Declare what is in Redis and Valkey caches, as Kubernetes objects",
-		Version:       version,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Use:         "cachewright",
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: program},
+		Short:       "Declare what is in Redis and Valkey caches, as Kubernetes objects",
+		Version:     version,
 	}
 	root.AddCommand(managerCommand(), command.NewFlush(program))
-	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(command.ExitCode(err))
-	}
+	os.Exit(command.Run(ctrl.SetupSignalHandler(), root))
 }
 
 func managerCommand() *cobra.Command {
@@ -48,7 +42,7 @@ func managerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "manager",
 		Short: "Run the operator",
-		Args:  cobra.NoArgs,
+		Args:  command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logging)))
 			config, err := ctrl.GetConfig()

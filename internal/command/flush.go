@@ -1,51 +1,20 @@
 // Copyright The cachewright Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package command has the command line for people and CronJobs.
 package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 )
-
-// Exit codes.
-const (
-	// ExitFailed : the flush failed, or could not be created or followed.
-	ExitFailed = 1
-	// ExitUsage : the command line does not say what to do.
-	ExitUsage = 2
-	// ExitTimeout : the flush was not done in time. It goes on.
-	ExitTimeout = 3
-)
-
-// Error ends the program with an exit code.
-type Error struct {
-	Code int
-	Err  error
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-
-// Unwrap gives what went wrong.
-func (e *Error) Unwrap() error { return e.Err }
-
-func usage(format string, args ...any) error {
-	return &Error{Code: ExitUsage, Err: fmt.Errorf(format, args...)}
-}
 
 // flush is what the command line says.
 type flush struct {
@@ -79,14 +48,10 @@ func NewFlush(program string) *cobra.Command {
 		Short: "Delete keys from a cache, once, by creating a CacheFlush",
 		Long: `Delete keys from a cache, once, by creating a CacheFlush. The operator does the work; this command can follow it.
 
-Exit code: 0 the flush was created, or with --wait is complete; 1 it failed; 2 the command line is wrong; 3 it was not done in time, and goes on.`,
+Exit code: 0 the flush was created, or with --wait or --dry-run is complete; 1 it failed, or could not be created or followed; 2 the command line is wrong; 3 it was not done in time, and goes on.
+A flush of this name that exists with the same spec counts as created, unless it has failed.`,
 		Example: fmt.Sprintf(flushExample, program),
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil {
-				return usage("%w", err)
-			}
-			return nil
-		},
+		Args:    NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.out = cmd.OutOrStdout()
 			return f.run(cmd.Context(), cmd)
@@ -115,7 +80,7 @@ func (f *flush) addFlags(c *cobra.Command) {
 	flags.BoolVar(&s.Suspend, "suspend", false, "create it suspended")
 	s.TTLSecondsAfterFinished = flags.Int32("ttl-seconds-after-finished", 0, "delete the CacheFlush so many seconds after its end, at least 10")
 	flags.BoolVar(&f.wait, "wait", false, "wait for the end, and show how far it is")
-	flags.DurationVar(&f.timeout, "timeout", 0, "with --wait: how long to wait at most; 0 means for ever")
+	flags.DurationVar(&f.timeout, "timeout", 0, "with --wait: give up after this time, such as 10m; the flush goes on. 0 means never")
 	f.config.Timeout = nil // its --timeout is of single requests
 	f.config.AddFlags(flags)
 }
@@ -125,14 +90,21 @@ func (f *flush) run(ctx context.Context, c *cobra.Command) error {
 	if err := f.complete(c); err != nil {
 		return err
 	}
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errTimeout)
+		defer cancel()
+	}
 	if err := f.connect(); err != nil {
 		return err
 	}
 	object, err := f.create(ctx)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !f.wait {
+	case ended(object) != "":
+		return f.result(object)
+	case !f.wait:
 		return nil
 	}
 	return f.follow(ctx, object)
@@ -167,70 +139,15 @@ func (f *flush) complete(c *cobra.Command) error {
 	if f.dryRun {
 		s.Mode, f.wait = v1alpha1.FlushDryRun, true
 	}
-	if f.timeout != 0 && !f.wait {
+	switch {
+	case f.timeout < 0:
+		return usage("--timeout must not be negative")
+	case f.timeout > 0 && !f.wait:
 		return usage("--timeout needs --wait")
 	}
 	return nil
 }
 
-// connect to the API server as kubectl does, or as a pod.
-func (f *flush) connect() error {
-	config, err := f.config.ToRESTConfig()
-	if err != nil {
-		return &Error{Code: ExitUsage, Err: err}
-	}
-	if f.namespace, _, err = f.config.ToRawKubeConfigLoader().Namespace(); err != nil {
-		return &Error{Code: ExitUsage, Err: err}
-	}
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return err
-	}
-	f.client, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
-	return err
-}
-
-// create the flush, or find the one of this name that is the same.
-func (f *flush) create(ctx context.Context) (*v1alpha1.CacheFlush, error) {
-	object := &v1alpha1.CacheFlush{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: f.name}, Spec: f.spec}
-	if f.name == "" {
-		object.GenerateName = "flush-"
-	}
-	err := f.client.Create(ctx, object)
-	switch {
-	case err == nil:
-		f.say("cacheflush/%s created", object.Name)
-		return object, nil
-	case apierrors.IsInvalid(err):
-		return nil, &Error{Code: ExitUsage, Err: err}
-	case !apierrors.IsAlreadyExists(err) || f.name == "":
-		return nil, err
-	}
-	existing := &v1alpha1.CacheFlush{}
-	if err := f.client.Get(ctx, client.ObjectKeyFromObject(object), existing); err != nil {
-		return nil, err
-	}
-	if !existing.DeletionTimestamp.IsZero() {
-		return nil, fmt.Errorf("cacheflush/%s is being deleted", existing.Name)
-	}
-	if !same(f.spec, existing.Spec) {
-		return nil, usage("cacheflush/%s exists, and flushes something else or in another way; choose another --name", existing.Name)
-	}
-	f.say("cacheflush/%s exists with the same spec", existing.Name)
-	return existing, nil
-}
-
-// same says whether two specs ask for the same. Suspending does not change what is asked for.
-func same(a, b v1alpha1.CacheFlushSpec) bool {
-	a.Suspend = b.Suspend
-	return equality.Semantic.DeepEqual(a, b)
-}
-
 func (f *flush) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(f.out, format+"\n", args...) // who reads it may be gone; the flush is not
 }
-
-// timedOut tells a deadline of ours from other ends.
-func timedOut(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errTimeout) }
-
-var errTimeout = errors.New("timed out waiting for the flush, which goes on")

@@ -7,10 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
-	"golang.org/x/term"
+	"github.com/go-logr/logr"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -18,56 +16,108 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	watchtools "k8s.io/client-go/tools/watch"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 )
 
+// Why we stop following a flush that goes on, or that is no more.
+var (
+	errTimeout     = errors.New("timed out")
+	errInterrupted = errors.New("interrupted")
+	errDeleted     = errors.New("deleted")
+)
+
 // follow the flush to its end, and say how it went.
 func (f *flush) follow(ctx context.Context, object *v1alpha1.CacheFlush) error {
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errTimeout)
-		defer cancel()
-	}
-	show := f.progress()
-	last := object
-	_, err := watchtools.UntilWithSync(ctx, f.watcher(object), &v1alpha1.CacheFlush{}, nil, func(e watch.Event) (bool, error) {
-		now, ok := e.Object.(*v1alpha1.CacheFlush)
-		if !ok || now.UID != object.UID {
-			return false, nil
-		}
-		last = now
-		if e.Type == watch.Deleted {
-			return true, fmt.Errorf("cacheflush/%s was deleted before its end", object.Name)
-		}
-		show(now)
-		return ended(now) != "", nil
-	})
+	last, err := f.watch(ctx, object)
 	switch {
-	case timedOut(ctx):
-		return &Error{Code: ExitTimeout, Err: fmt.Errorf("cacheflush/%s: %w", object.Name, errTimeout)}
+	case ended(last) != "": // perhaps deleted since
+		return f.result(last)
+	case errors.Is(err, errDeleted):
+		return fmt.Errorf("cacheflush/%s was deleted before its end", object.Name)
+	case refused(err):
+		return fmt.Errorf("cacheflush/%s goes on, but cannot be followed: %w\n%s", object.Name, err, f.rights())
 	case ctx.Err() != nil:
-		return fmt.Errorf("interrupted; cacheflush/%s goes on", object.Name)
-	case err != nil:
-		return err
+		return gaveUp(ctx, "%w; cacheflush/%s goes on\nTo follow it: %s\nTo cancel it: %s", object.Name,
+			f.kubectl("get", object.Name, "-w"), f.kubectl("delete", object.Name))
 	}
-	return f.result(last)
+	return err
 }
 
-// watcher of one flush. It goes on after whatever breaks it.
-func (f *flush) watcher(object *v1alpha1.CacheFlush) cache.ListerWatcher {
+// gaveUp says that the context ended; the format begins with why.
+func gaveUp(ctx context.Context, format string, args ...any) error {
+	if errors.Is(context.Cause(ctx), errTimeout) {
+		return &Error{Code: ExitTimeout, Err: fmt.Errorf(format, append([]any{errTimeout}, args...)...)}
+	}
+	return fmt.Errorf(format, append([]any{errInterrupted}, args...)...)
+}
+
+// watch a flush until it has ended or cannot be watched any more, and give what was seen last.
+func (f *flush) watch(ctx context.Context, object *v1alpha1.CacheFlush) (last *v1alpha1.CacheFlush, err error) {
+	ctx, stop := context.WithCancelCause(klog.NewContext(ctx, logr.Discard())) // the display tells what a log would
+	defer stop(nil)
+	d := newDisplay(f.out)
+	defer d.wipe()
+	last = object
+	isThere := func(store cache.Store) (bool, error) {
+		found, _, err := store.Get(object)
+		if now, ok := found.(*v1alpha1.CacheFlush); err != nil || ok && now.UID == object.UID {
+			return false, err
+		}
+		return false, errDeleted // before it could be watched: no event will tell
+	}
+	_, err = watchtools.UntilWithSync(ctx, f.watcher(object, d, stop), &v1alpha1.CacheFlush{}, isThere, func(e watch.Event) (bool, error) {
+		now, ok := e.Object.(*v1alpha1.CacheFlush)
+		switch {
+		case !ok:
+			return false, nil
+		case now.UID != object.UID: // another one of its name
+			return false, errDeleted
+		}
+		last = now
+		switch {
+		case ended(now) != "":
+			return true, nil
+		case e.Type == watch.Deleted:
+			return false, errDeleted
+		}
+		d.show(now)
+		return false, nil
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return last, err
+}
+
+// watcher of one flush. It goes on after whatever breaks it, but not when it is refused.
+func (f *flush) watcher(object *v1alpha1.CacheFlush, d *display, stop context.CancelCauseFunc) cache.ListerWatcher {
 	options := func(o metav1.ListOptions) *client.ListOptions {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, object.Name).String()
+		if o.ResourceVersion == "0" { // any version will do: also one before the flush was created
+			o.ResourceVersion = ""
+		}
 		return &client.ListOptions{Namespace: object.Namespace, Raw: &o}
+	}
+	check := func(ctx context.Context, err error) error {
+		switch {
+		case refused(err):
+			stop(err)
+		case err != nil && ctx.Err() == nil:
+			d.say(fmt.Sprintf("cacheflush/%s cannot be seen, trying again: %v", object.Name, err))
+		}
+		return err
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list := &v1alpha1.CacheFlushList{}
-			return list, f.client.List(ctx, list, options(o))
+			return list, check(ctx, f.client.List(ctx, list, options(o)))
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return f.client.Watch(ctx, &v1alpha1.CacheFlushList{}, options(o))
+			w, err := f.client.Watch(ctx, &v1alpha1.CacheFlushList{}, options(o))
+			return w, check(ctx, err)
 		},
 	}
 }
@@ -97,7 +147,7 @@ func (f *flush) result(o *v1alpha1.CacheFlush) error {
 	if o.Spec.Mode == v1alpha1.FlushDryRun {
 		f.say("cacheflush/%s would delete %s, and preserve %d", o.Name, keys(p.Matched-p.Preserved), p.Preserved)
 		for _, key := range o.Status.Sample {
-			f.say("  %s", key)
+			f.say("  %s", printable(key))
 		}
 		return nil
 	}
@@ -108,72 +158,7 @@ func (f *flush) result(o *v1alpha1.CacheFlush) error {
 // message of Ready.
 func message(o *v1alpha1.CacheFlush) string {
 	if c := apimeta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionReady); c != nil {
-		return c.Message
+		return printable(c.Message)
 	}
 	return ""
-}
-
-// progress shows how far a flush is: a bar on a terminal, lines elsewhere.
-func (f *flush) progress() func(*v1alpha1.CacheFlush) {
-	if file, ok := f.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return f.bar
-	}
-	said := ""
-	return func(o *v1alpha1.CacheFlush) {
-		if line := describe(o); line != said && ended(o) == "" {
-			said = line
-			f.say("cacheflush/%s %s", o.Name, line)
-		}
-	}
-}
-
-// width of the bar.
-const width = 30
-
-func (f *flush) bar(o *v1alpha1.CacheFlush) {
-	const wipe = "\r\033[K"
-	if ended(o) != "" {
-		_, _ = fmt.Fprint(f.out, wipe)
-		return
-	}
-	done := 0
-	if o.Status.Progress != nil {
-		done = int(o.Status.Progress.Percent) * width / 100
-	}
-	_, _ = fmt.Fprintf(f.out, "%s[%s%s] %s", wipe, strings.Repeat("#", done), strings.Repeat("-", width-done), describe(o))
-}
-
-// describe in words how far a flush is.
-func describe(o *v1alpha1.CacheFlush) string {
-	ready := apimeta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionReady)
-	switch p := o.Status.Progress; {
-	case ready == nil:
-		return "waits for the operator"
-	case ready.Reason == v1alpha1.ReasonRunning && (p == nil || *p == v1alpha1.FlushProgress{}): // it may be counting first
-		return ready.Message
-	case ready.Reason == v1alpha1.ReasonRunning && o.Spec.Mode == v1alpha1.FlushDryRun:
-		return fmt.Sprintf("%d%%, %s counted", p.Percent, keys(p.Matched))
-	case ready.Reason == v1alpha1.ReasonRunning:
-		return fmt.Sprintf("%d%%, %s deleted", p.Percent, keys(p.Deleted))
-	default:
-		return ready.Reason + ": " + ready.Message
-	}
-}
-
-func keys(n int64) string {
-	if n == 1 {
-		return "1 key"
-	}
-	return fmt.Sprintf("%d keys", n)
-}
-
-// ExitCode of the program after an error; nil is 0.
-func ExitCode(err error) int {
-	if err == nil {
-		return 0
-	}
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Code
-	}
-	return ExitFailed
 }

@@ -170,7 +170,7 @@ func TestTheSampleCronJobFlushesEachNightOnce(t *testing.T) {
 	pod := n.pod(first)
 	code, said := n.run(pod, "--timeout=30m", "--timeout=3s")
 	n.Expect(code).To(Equal(3), said)
-	n.Expect(said).To(And(ContainSubstring("created"), ContainSubstring("timed out waiting for the flush, which goes on")))
+	n.Expect(said).To(And(ContainSubstring("created"), ContainSubstring("error: timed out; cacheflush/"+first.Name+" goes on\n")))
 	n.Expect(n.flushes()).To(Equal([]string{first.Name}))
 	n.waitsFor(first.Name, v1alpha1.ReasonPoolNotFound)
 	n.report(pod, code)

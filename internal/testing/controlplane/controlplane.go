@@ -58,7 +58,7 @@ func Start(options ...Option) (*envtest.Environment, error) {
 		"etcd":           &env.ControlPlane.Etcd.Path,
 		"kubectl":        &env.ControlPlane.KubectlPath,
 	} {
-		if *path, err = program(name); err != nil {
+		if *path, err = Program(name); err != nil {
 			return nil, err
 		}
 	}
@@ -71,8 +71,8 @@ func Start(options ...Option) (*envtest.Environment, error) {
 	return env, nil
 }
 
-// program of the control plane.
-func program(name string) (string, error) {
+// Program of the control plane: kube-apiserver, etcd, kube-controller-manager, or kubectl.
+func Program(name string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err

@@ -15,7 +15,7 @@ import (
 // controllers only (job-controller, garbage-collector-controller, …). The kubeconfig is an administrator's.
 func StartControllerManager(t *testing.T, kubeconfig []byte, controllers ...string) {
 	t.Helper()
-	path, err := program("kube-controller-manager")
+	path, err := Program("kube-controller-manager")
 	if err != nil {
 		t.Fatal(err)
 	}
