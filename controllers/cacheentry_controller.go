@@ -109,7 +109,7 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 		return err
 	}
 	again := wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter) // should nobody tell that the other's pool has moved away
-	claimed := r.claims.At(places(near, pool.EffectiveKeyPrefix()+entry.Spec.Key)...)
+	claimed := r.claims.At(places(near, fullName(pool.CachePool, claimOf(entry).Place))...)
 	switch {
 	case len(claimed) == 0:
 		return nil
@@ -134,7 +134,7 @@ func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.Names
 // claimOf an entry.
 func claimOf(entry *v1alpha1.CacheEntry) claims.Claim {
 	return claims.Claim{
-		Place:      claims.Place{Pool: types.NamespacedName{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key},
+		Place:      claims.PlaceOf(entry.Pool(), entry.Namespace, entry.Spec.Key),
 		Entry:      client.ObjectKeyFromObject(entry),
 		UID:        entry.UID,
 		Created:    entry.CreationTimestamp.Time,

@@ -56,7 +56,7 @@ func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.Cache
 	}
 	recorded := recordOf(entry)
 	if len(recorded) == 0 { // somebody has removed the record; the spec is the next best
-		recorded = []location{{Pool: locationPool{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key}}
+		recorded = []location{{Pool: locationPool{Namespace: entry.Pool().Namespace, Name: entry.Pool().Name}, Key: entry.Spec.Key}}
 	}
 	waiting, err := r.releaseAll(ctx, entry, recorded)
 	switch {
@@ -101,8 +101,13 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 // abandonAll gives up every deletion that was asked for: the keys are to stay.
 func (r *cacheEntryReconciler) abandonAll(entry *v1alpha1.CacheEntry) {
 	for _, l := range recordOf(entry) {
-		r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key)
+		r.abandon(entry, l)
 	}
+}
+
+// abandon the deletion of a key, if it was asked for.
+func (r *cacheEntryReconciler) abandon(entry *v1alpha1.CacheEntry, l location) {
+	r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.place(entry.Namespace).Key)
 }
 
 // release one location: its key is deleted, or it stays for a reason. A note says so when somebody should know.
@@ -118,7 +123,7 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	if err != nil {
 		return "", err
 	}
-	f := keeper.Forgetting{Key: l.Key, KeepKey: inherited || retains(entry)}
+	f := keeper.Forgetting{Key: l.place(entry.Namespace).Key, KeepKey: inherited || retains(entry)}
 	if entry.Spec.Counter != nil {
 		f.Counter = string(entry.UID)
 	}
@@ -127,13 +132,13 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	case pool == nil:
 		note = stays(f, l.Key, "CachePool %q is gone", l.Pool.Name)
 	case entry.Spec.Suspend:
-		note = stays(f, pool.EffectiveKeyPrefix()+l.Key, "the entry is suspended")
+		note = stays(f, fullName(pool, l.place(entry.Namespace)), "the entry is suspended")
 	case pool.Spec.Suspend:
-		note = stays(f, pool.EffectiveKeyPrefix()+l.Key, "CachePool %q is suspended", pool.Name)
+		note = stays(f, fullName(pool, l.place(entry.Namespace)), "CachePool %q is suspended", pool.Name)
 	default:
 		return r.deleteKey(ctx, entry, pool, l, f)
 	}
-	r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key) // a deletion that was asked for before
+	r.abandon(entry, l) // a deletion that was asked for before
 	return note, nil
 }
 
@@ -168,7 +173,7 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 		return nil, nil
 	}
 	digests := []string{l.Digest}
-	if entry.Status.Pool == l.Pool.Namespace+"/"+l.Pool.Name && entry.Status.Key == pool.EffectiveKeyPrefix()+l.Key {
+	if entry.Status.Pool == l.Pool.Namespace+"/"+l.Pool.Name && entry.Status.Key == fullName(pool, l.place(entry.Namespace)) {
 		digests = append(digests, entry.Status.WrittenDigest)
 	}
 	if from := entry.Spec.ValueFrom; from != nil && from.SecretKeyRef != nil {
@@ -184,7 +189,7 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 // inherited says whether a key passes on to another entry, once that has put it on record. If that takes too long, a note
 // tells.
 func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (yes bool, note string, err error) {
-	for _, c := range r.claims.At(r.pools.equivalents(ctx, claims.Place{Pool: l.pool(), Key: l.Key})...) {
+	for _, c := range r.claims.At(r.pools.equivalents(ctx, l.place(entry.Namespace))...) {
 		if c.UID == entry.UID {
 			if entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place {
 				return true, "", nil // it is where the entry is now
@@ -211,13 +216,13 @@ func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.Ca
 // settled says whether an heir has put the key on record, so that it will not go without deleting it, or never will.
 func settled(heir *v1alpha1.CacheEntry, at claims.Place) bool {
 	return !recordable(heir) || heir.Spec.Suspend || heir.EffectivePolicy() == v1alpha1.PolicyEnsurePresent ||
-		slices.ContainsFunc(recordOf(heir), func(l location) bool { return l.pool() == at.Pool && l.Key == at.Key })
+		slices.ContainsFunc(recordOf(heir), func(l location) bool { return l.place(heir.Namespace) == at })
 }
 
 // deleteKey through the keeper. It gives up on a pool that cannot serve after a while, or at once when that is being
 // deleted too, so that no deletion hangs.
 func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location, f keeper.Forgetting) (note string, err error) {
-	fullName := pool.EffectiveKeyPrefix() + l.Key
+	name := fullName(pool, l.place(entry.Namespace))
 	if f.OnlyDigests, err = r.digests(ctx, entry, pool, l); err != nil && !r.hopeless(entry, pool, true) {
 		return "", err
 	}
@@ -232,7 +237,7 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 		case outcome.Err == nil:
 			return "", nil
 		case errors.Is(outcome.Err, cache.ErrChanged):
-			return stays(f, fullName, "it does not hold what the entry is known to have written last"), nil
+			return stays(f, name, "it does not hold what the entry is known to have written last"), nil
 		default:
 			why = "it could not be deleted: " + refusal(outcome.Err).Message
 			waiting = status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be deleted yet: %s", refusal(outcome.Err).Message)
@@ -240,10 +245,10 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 	}
 	giveUp := r.hopeless(entry, pool, serves)
 	if giveUp || !serves { // once the pool serves, this is decided anew
-		r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key)
+		r.abandon(entry, l)
 	}
 	if giveUp {
-		return stays(f, fullName, "%s", why), nil
+		return stays(f, name, "%s", why), nil
 	}
 	return "", waiting.In(deletionRetry)
 }

@@ -81,9 +81,9 @@ func (r *cacheFlushReconciler) written(flush *v1alpha1.CacheFlush, over bool) {
 	switch {
 	case over || !finished(flush):
 	case failed(flush):
-		metrics.FlushFinished(poolNameOf(flush), v1alpha1.ConditionFailed)
+		metrics.FlushFinished(flush.Pool(), v1alpha1.ConditionFailed)
 	default:
-		metrics.FlushFinished(poolNameOf(flush), v1alpha1.ConditionComplete)
+		metrics.FlushFinished(flush.Pool(), v1alpha1.ConditionComplete)
 	}
 }
 

@@ -17,6 +17,8 @@ type sieve struct {
 	reconciler *cacheFlushReconciler
 	near       []neighbor
 	pool       *livePool
+	// prefix in effect for the flush.
+	prefix string
 	// rewrites says that declared keys may go, if they come back; done has those that did in this run, by their full names.
 	rewrites bool
 	done     map[string]bool
@@ -28,7 +30,7 @@ type sieve struct {
 
 func (r *cacheFlushReconciler) sieve(flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor, counts bool) *sieve {
 	return &sieve{
-		reconciler: r, near: near, pool: pool, counts: counts,
+		reconciler: r, near: near, pool: pool, counts: counts, prefix: fullName(pool.CachePool, claims.PlaceOf(pool.name, flush.Namespace, "")),
 		rewrites: flush.Spec.DeclaredEntries == v1alpha1.DeclaredRewrite,
 		done:     r.runs.of(flush).rewritten, expected: map[string]claims.Claim{},
 	}
@@ -102,6 +104,6 @@ func (s *sieve) protected(name string) bool {
 	if s.pool.Spec.FlushLimits == nil {
 		return false
 	}
-	key := strings.TrimPrefix(name, s.pool.EffectiveKeyPrefix())
+	key := strings.TrimPrefix(name, s.prefix)
 	return slices.ContainsFunc(s.pool.Spec.FlushLimits.ProtectedPrefixes, func(p string) bool { return strings.HasPrefix(key, p) })
 }

@@ -32,7 +32,7 @@ type turns struct {
 func (t *turns) take(flush *v1alpha1.CacheFlush) (by string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	pool := poolNameOf(flush)
+	pool := flush.Pool()
 	if by, ok := t.taken[pool]; ok && by != flush.Name {
 		return by
 	}
@@ -41,11 +41,6 @@ func (t *turns) take(flush *v1alpha1.CacheFlush) (by string) {
 	}
 	t.taken[pool] = flush.Name
 	return ""
-}
-
-// poolNameOf a flush.
-func poolNameOf(flush *v1alpha1.CacheFlush) types.NamespacedName {
-	return types.NamespacedName{Namespace: flush.Namespace, Name: flush.Spec.PoolRef.Name}
 }
 
 // end the turn of a flush, if it has one.

@@ -125,7 +125,7 @@ func (f *poolFinder) equivalents(ctx context.Context, place claims.Place) []clai
 	if err != nil {
 		return []claims.Place{place}
 	}
-	return places(near, pool.EffectiveKeyPrefix()+place.Key)
+	return places(near, fullName(pool, place))
 }
 
 // sameServer compares where the servers are, and what they say of themselves. What one says may be out of date:
@@ -140,6 +140,11 @@ func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
 	liveA, _ := f.registry.Get(client.ObjectKeyFromObject(a))
 	liveB, _ := f.registry.Get(client.ObjectKeyFromObject(b))
 	return liveA.Server.ID != "" && liveA.Server.ID == liveB.Server.ID
+}
+
+// fullName of a key in Redis.
+func fullName(pool *v1alpha1.CachePool, at claims.Place) string {
+	return pool.EffectiveKeyPrefix() + at.Key
 }
 
 // places gives the names that a key, given by its full name, has in the pools.

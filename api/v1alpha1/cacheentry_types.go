@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // MaxValueBytes is the size of the largest value that a CacheEntry stores.
@@ -48,6 +49,11 @@ type PoolReference struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
+}
+
+// from a namespace, the pool that is meant.
+func (r PoolReference) from(namespace string) types.NamespacedName {
+	return types.NamespacedName{Namespace: namespace, Name: r.Name}
 }
 
 // The rules of the two large fields stand at the spec, because a refused rule of a field repeats the field's value. And
@@ -277,6 +283,9 @@ type CacheEntryList struct {
 
 	Items []CacheEntry `json:"items"`
 }
+
+// Pool that the entry names.
+func (e *CacheEntry) Pool() types.NamespacedName { return e.Spec.PoolRef.from(e.Namespace) }
 
 // EffectivePolicy is the declared policy, or Enforce. A counter has none.
 func (e *CacheEntry) EffectivePolicy() EntryPolicy {
