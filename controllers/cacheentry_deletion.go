@@ -11,7 +11,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -119,7 +118,7 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	if !r.pools.synced() {
 		return "", status.Silent(startupDelay)
 	}
-	inherited, note, err := r.inherited(ctx, entry, l)
+	inherited, note, err := r.inherited(ctx, entry, pool, l)
 	if err != nil {
 		return "", err
 	}
@@ -130,11 +129,11 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	switch {
 	case f.Nothing():
 	case pool == nil:
-		note = stays(f, l.Key, "CachePool %q is gone", l.Pool.Name)
+		note = stays(f, l.Key, "CachePool %q is gone, or does not serve this namespace any more", spoken(l.pool(), entry.Namespace))
 	case entry.Spec.Suspend:
 		note = stays(f, fullName(pool, l.place(entry.Namespace)), "the entry is suspended")
 	case pool.Spec.Suspend:
-		note = stays(f, fullName(pool, l.place(entry.Namespace)), "CachePool %q is suspended", pool.Name)
+		note = stays(f, fullName(pool, l.place(entry.Namespace)), "CachePool %q is suspended", spoken(l.pool(), entry.Namespace))
 	default:
 		return r.deleteKey(ctx, entry, pool, l, f)
 	}
@@ -151,12 +150,11 @@ func stays(f keeper.Forgetting, key, format string, args ...any) string {
 	return fmt.Sprintf("%s %q stays in Redis, since %s", what, key, fmt.Sprintf(format, args...))
 }
 
-// poolAt finds the pool of a location; nil when it is gone.
+// poolAt finds the pool of a location; nil when it is gone, or does not serve the entry's namespace any more.
 func (r *cacheEntryReconciler) poolAt(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (*v1alpha1.CachePool, error) {
-	pool := &v1alpha1.CachePool{}
-	err := r.Get(ctx, l.pool(), pool)
-	if apierrors.IsNotFound(err) || err == nil && (pool.Namespace != entry.Namespace || l.Pool.UID != "" && l.Pool.UID != pool.UID) {
-		return nil, nil //nolint:nilnil // no pool is an answer
+	pool, err := r.pools.pool(ctx, l.pool(), entry.Namespace)
+	if pool == nil || l.Pool.UID != "" && l.Pool.UID != pool.UID {
+		return nil, err
 	}
 	return pool, err
 }
@@ -188,8 +186,12 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 
 // inherited says whether a key passes on to another entry, once that has put it on record. If that takes too long, a note
 // tells.
-func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (yes bool, note string, err error) {
-	for _, c := range r.claims.At(r.pools.equivalents(ctx, l.place(entry.Namespace))...) {
+func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) (yes bool, note string, err error) {
+	claimed, err := r.pools.claimants(ctx, pool, l.place(entry.Namespace), entry.Namespace)
+	if err != nil {
+		return false, "", err
+	}
+	for _, c := range claimed {
 		if c.UID == entry.UID {
 			if entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place {
 				return true, "", nil // it is where the entry is now
@@ -226,8 +228,8 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 	if f.OnlyDigests, err = r.digests(ctx, entry, pool, l); err != nil && !r.hopeless(entry, pool, true) {
 		return "", err
 	}
-	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", pool.Name)
-	why := fmt.Sprintf("CachePool %q cannot serve", pool.Name)
+	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", spoken(l.pool(), entry.Namespace))
+	why := fmt.Sprintf("CachePool %q cannot serve", spoken(l.pool(), entry.Namespace))
 	live, ok := r.registry.Get(l.pool())
 	serves := ok && live.Gate >= keeper.DeletionsOnly
 	if serves {

@@ -157,7 +157,7 @@ func (t *task) verdict(o keeper.Outcome) *status.Verdict {
 		if t.entry.EffectivePolicy() == v1alpha1.PolicyObserve {
 			return status.NotReady(reason, "The key does not exist")
 		}
-		return status.NotReady(reason, "CachePool %q has moved to another server, to which this was not written", t.pool.CachePool.Name)
+		return status.NotReady(reason, "CachePool %q has moved to another server, to which this was not written", spoken(t.pool.name, t.entry.Namespace))
 	case plan.WrongType:
 		return status.Stalled(reason, "%s", cache.ErrWrongType.Message)
 	case plan.Contested:

@@ -109,9 +109,9 @@ func (r *cacheEntryReconciler) recordHere(ctx context.Context, t *task) error {
 }
 
 // recordOf an entry.
-func recordOf(entry *v1alpha1.CacheEntry) []location {
+func recordOf(entry client.Object) []location {
 	var recorded []location
-	if err := json.Unmarshal([]byte(entry.Annotations[recordAnnotation]), &recorded); err != nil {
+	if err := json.Unmarshal([]byte(entry.GetAnnotations()[recordAnnotation]), &recorded); err != nil {
 		return nil // not there, or edited beyond recognition
 	}
 	return slices.DeleteFunc(recorded, func(l location) bool { return l.Key == "" })

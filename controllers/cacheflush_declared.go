@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -15,10 +16,11 @@ import (
 // sieve tells the keys of a flush that stay from those that go. It serves one slice.
 type sieve struct {
 	reconciler *cacheFlushReconciler
-	near       []neighbor
 	pool       *livePool
 	// prefix in effect for the flush.
 	prefix string
+	// claimed gives the claims on a key, by its full name.
+	claimed func(name string) []claims.Claim
 	// rewrites says that declared keys may go, if they come back; done has those that did in this run, by their full names.
 	rewrites bool
 	done     map[string]bool
@@ -28,9 +30,13 @@ type sieve struct {
 	expected map[string]claims.Claim
 }
 
-func (r *cacheFlushReconciler) sieve(flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor, counts bool) *sieve {
+func (r *cacheFlushReconciler) sieve(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor, counts bool) *sieve {
 	return &sieve{
-		reconciler: r, near: near, pool: pool, counts: counts, prefix: fullName(pool.CachePool, claims.PlaceOf(pool.name, flush.Namespace, "")),
+		reconciler: r, pool: pool, counts: counts,
+		prefix: fullName(pool.CachePool, claims.PlaceOf(pool.name, flush.Namespace, "")),
+		claimed: func(name string) []claims.Claim {
+			return r.pools.admitted(ctx, near, r.claims.All(places(near, name)...))
+		},
 		rewrites: flush.Spec.DeclaredEntries == v1alpha1.DeclaredRewrite,
 		done:     r.runs.of(flush).rewritten, expected: map[string]claims.Claim{},
 	}
@@ -41,7 +47,7 @@ func (s *sieve) keeps(name string) bool {
 	if s.protected(name) {
 		return true
 	}
-	claimed := s.reconciler.claims.All(places(s.near, name)...)
+	claimed := s.claimed(name)
 	switch {
 	case len(claimed) == 0:
 		return false

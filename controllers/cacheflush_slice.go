@@ -35,7 +35,7 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 	if most, whose := maxKeys(flush, pool); most > 0 && !r.counted(flush) {
 		return r.count(ctx, flush, pool, near, most, whose)
 	}
-	options, sieve := limits(flush, pool), r.sieve(flush, pool, near, dryRun(flush))
+	options, sieve := limits(flush, pool), r.sieve(ctx, flush, pool, near, dryRun(flush))
 	options.Preserve, options.Deleted = sieve.keeps, sieve.deleted
 	result, err := r.scan(ctx, flush, pool, options, checkpoint(flush))
 	sieve.finish()

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/workqueue"
@@ -40,6 +41,7 @@ type cachePoolReconciler struct {
 
 	// reader reads Secrets from the API server: the operator keeps no copy of them.
 	reader   client.Reader
+	pools    *poolFinder
 	registry *pools.Registry
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	// backoff between the probes of a pool that fails.
@@ -59,6 +61,7 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		if apierrors.IsNotFound(err) {
 			r.backoff.Forget(req)
 			r.requests.forget(req.NamespacedName)
+			r.pools.conflicts.set(req.NamespacedName, false)
 			return ctrl.Result{}, r.registry.Remove(req.NamespacedName)
 		}
 		return ctrl.Result{}, err
@@ -93,6 +96,10 @@ func (r *cachePoolReconciler) serve(ctx context.Context, pool *v1alpha1.CachePoo
 		return status.Suspended(v1alpha1.ReasonSuspended, "The pool is suspended")
 	}
 	verdict := r.connect(ctx, pool)
+	if _, err := r.pools.selector(pool); err != nil && verdict.Ready == metav1.ConditionTrue {
+		stalled := explain(err).In(verdict.After)
+		stalled.Update, verdict = verdict.Update, stalled
+	}
 	if !pool.DeletionTimestamp.IsZero() {
 		return status.Waiting(v1alpha1.ReasonInUse, "CacheEntries or running CacheFlushes of this namespace still use the pool").In(verdict.After)
 	}
@@ -125,6 +132,9 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	}
 	live, _ = r.registry.Get(name)
 	switch {
+	case r.pools.conflicts.has(name):
+		r.registry.Close(name) // the connection of before too
+		return explain(err).In(r.backoff.When(request))
 	case err == nil:
 		r.backoff.Forget(request)
 		r.registry.Verify(name, period)
@@ -201,18 +211,19 @@ func (r *cachePoolReconciler) options(ctx context.Context, pool *v1alpha1.CacheP
 
 // inUse says whether entries or running flushes of the pool's namespace need it still.
 func (r *cachePoolReconciler) inUse(ctx context.Context, pool *v1alpha1.CachePool) (bool, error) {
+	name := client.ObjectKeyFromObject(pool)
 	var entries v1alpha1.CacheEntryList
-	if err := r.List(ctx, &entries, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.List(ctx, &entries, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: name.String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return false, err
 	}
 	if slices.ContainsFunc(entries.Items, func(e v1alpha1.CacheEntry) bool {
 		// A suspended entry does not delete what it has left behind in a pool.
-		return e.Spec.PoolRef.Name == pool.Name || !e.Spec.Suspend
+		return e.Pool() == name || !e.Spec.Suspend
 	}) {
 		return true, nil
 	}
 	var flushes v1alpha1.CacheFlushList
-	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}); err != nil {
+	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: name.String()}); err != nil {
 		return false, err
 	}
 	return slices.ContainsFunc(flushes.Items, func(f v1alpha1.CacheFlush) bool { return running(&f) && f.DeletionTimestamp.IsZero() }), nil

@@ -19,7 +19,7 @@ const maxRecent = 10
 // finished since.
 func (r *cachePoolReconciler) recentFlushes(ctx context.Context, pool *v1alpha1.CachePool) ([]v1alpha1.RecentFlush, error) {
 	var list v1alpha1.CacheFlushList
-	if err := r.List(ctx, &list, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.List(ctx, &list, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: client.ObjectKeyFromObject(pool).String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, err
 	}
 	recent := slices.Clone(pool.Status.RecentFlushes)

@@ -285,7 +285,7 @@ type CacheFlushList struct {
 }
 
 // Pool that the flush names.
-func (f *CacheFlush) Pool() types.NamespacedName { return f.Spec.PoolRef.from(f.Namespace) }
+func (f *CacheFlush) Pool() types.NamespacedName { return named(f.Spec.PoolRef, f.Namespace) }
 
 // Scans is false for a flush of named keys, which needs no scan and therefore no turn.
 func (f *CacheFlush) Scans() bool { return len(f.Spec.Keys) == 0 }
