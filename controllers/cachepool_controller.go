@@ -61,7 +61,7 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		if apierrors.IsNotFound(err) {
 			r.backoff.Forget(req)
 			r.requests.forget(req.NamespacedName)
-			r.pools.conflicts.set(req.NamespacedName, false)
+			r.pools.conflicts.set(req.NamespacedName, nil)
 			return ctrl.Result{}, r.registry.Remove(req.NamespacedName)
 		}
 		return ctrl.Result{}, err

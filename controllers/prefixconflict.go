@@ -19,32 +19,39 @@ import (
 	"github.com/cachewright/cachewright/internal/status"
 )
 
-// conflicts are the pools that do nothing, since older ones of other namespaces have their keys.
+// conflicts are the pools that do nothing, by the older ones of other namespaces that have their keys.
 type conflicts struct {
 	mu    sync.RWMutex
-	names map[types.NamespacedName]bool
+	older map[types.NamespacedName]types.NamespacedName
+}
+
+// with which pool one is in conflict.
+func (c *conflicts) with(name types.NamespacedName) (older types.NamespacedName, conflict bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	older, conflict = c.older[name]
+	return older, conflict
 }
 
 func (c *conflicts) has(name types.NamespacedName) bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.names[name]
+	_, conflict := c.with(name)
+	return conflict
 }
 
-// set whether a pool is in conflict. It returns whether that is new.
-func (c *conflicts) set(name types.NamespacedName, conflict bool) (changed bool) {
+// set with which pool one is in conflict; nil: with none. It returns whether it is in conflict now and was not, or the reverse.
+func (c *conflicts) set(name types.NamespacedName, older *v1alpha1.CachePool) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	changed = c.names[name] != conflict
-	switch {
-	case !conflict:
-		delete(c.names, name)
-	case c.names == nil:
-		c.names = map[types.NamespacedName]bool{name: true}
-	default:
-		c.names[name] = true
+	_, was := c.older[name]
+	if older == nil {
+		delete(c.older, name)
+		return was
 	}
-	return changed
+	if c.older == nil {
+		c.older = map[types.NamespacedName]types.NamespacedName{}
+	}
+	c.older[name] = client.ObjectKeyFromObject(older)
+	return !was
 }
 
 // vet a pool that is about to be used on a server: the verdict on it when an older one of another namespace has its keys
@@ -54,25 +61,25 @@ func (s *system) vet(ctx context.Context, name types.NamespacedName, server cach
 	if err := s.mgr.GetClient().Get(ctx, name, pool); err != nil {
 		return err
 	}
-	conflict, err := s.finder.conflict(ctx, pool, server)
+	older, err := s.finder.conflict(ctx, pool, server)
 	if err != nil {
 		return err
 	}
-	if s.finder.conflicts.set(name, conflict) {
+	if s.finder.conflicts.set(name, older) {
 		s.openNeighbors(ctx, pool) // entries of this pool held keys until now, or will
 	}
-	if conflict {
+	if older != nil {
 		return status.Stalled(v1alpha1.ReasonPrefixConflict, "An older CachePool of another namespace has an overlapping key prefix on the same server and database, and does not admit this namespace")
 	}
 	return nil
 }
 
-// conflict says whether an older pool of another namespace, which does not admit that of this one, has keys in common with
-// it on a server.
-func (f *poolFinder) conflict(ctx context.Context, pool *v1alpha1.CachePool, server cache.Server) (bool, error) {
+// conflict finds an older pool of another namespace, which does not admit that of this one, with keys in common on a server;
+// nil if there is none.
+func (f *poolFinder) conflict(ctx context.Context, pool *v1alpha1.CachePool, server cache.Server) (*v1alpha1.CachePool, error) {
 	var list v1alpha1.CachePoolList
 	if err := f.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
-		return false, err
+		return nil, err
 	}
 	var elsewhere []*v1alpha1.CachePool
 	for i := range list.Items {
@@ -81,33 +88,34 @@ func (f *poolFinder) conflict(ctx context.Context, pool *v1alpha1.CachePool, ser
 			continue
 		}
 		if admitted, err := f.admits(ctx, older, pool.Namespace); err != nil {
-			return false, err
+			return nil, err
 		} else if admitted {
 			continue
 		}
 		live, _ := f.registry.Get(client.ObjectKeyFromObject(older))
 		if sameAddress(pool, older) || sameID(server, live.Server) {
-			return true, nil
+			return older, nil
 		}
 		elsewhere = append(elsewhere, older)
 	}
-	if f.conflicts.has(client.ObjectKeyFromObject(pool)) || inConflict(pool) {
-		for _, older := range elsewhere {
-			if f.hides(ctx, older, server) {
-				return true, nil
-			}
+	for _, older := range elsewhere {
+		if f.lingers(ctx, pool, older, server) {
+			return older, nil
 		}
 	}
-	return false, nil
+	return nil, nil //nolint:nilnil // no pool is an answer
 }
 
-// hides says whether a pool that was not seen on a server may be there nevertheless: since the operator has not connected it
-// yet, or since the server was restarted, and calls itself otherwise now.
-func (f *poolFinder) hides(ctx context.Context, pool *v1alpha1.CachePool, server cache.Server) bool {
-	name := client.ObjectKeyFromObject(pool)
+// lingers says whether a conflict is not known to be over, though the older pool was last seen on another server: that may be
+// the same one, which was restarted and so calls itself otherwise, or this operator has not seen the pool yet.
+func (f *poolFinder) lingers(ctx context.Context, pool, older *v1alpha1.CachePool, server cache.Server) bool {
+	name := client.ObjectKeyFromObject(older)
 	live, _ := f.registry.Get(name)
 	if live.Cache == nil {
-		return !pool.Spec.Suspend && !f.registry.WasAttempted(name)
+		return inConflict(pool) && !older.Spec.Suspend && !f.registry.WasAttempted(name)
+	}
+	if with, _ := f.conflicts.with(client.ObjectKeyFromObject(pool)); with != name {
+		return false
 	}
 	now, err := live.Cache.Check(ctx)
 	return err != nil || sameID(now, server)
