@@ -132,15 +132,12 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	}
 	live, _ = r.registry.Get(name)
 	switch {
-	case r.pools.conflicts.has(name):
-		r.registry.Close(name) // the connection of before too
-		return explain(err).In(r.backoff.When(request))
 	case err == nil:
 		r.backoff.Forget(request)
 		r.registry.Verify(name, period)
 		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter)).
 			Also(func() { publish(pool, live, secretVersion) })
-	case live.Outlives(id, options) && pause == 0 && r.registry.Check(ctx, name) == nil:
+	case live.Outlives(id, options) && pause == 0 && r.stillServes(ctx, name):
 		// What worked goes on working. Where the spec is the same, it is a Secret that has changed for the worse.
 		r.registry.Verify(name, period)
 		verdict := explain(err)
@@ -151,6 +148,15 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	default:
 		return explain(err).In(r.backoff.When(request))
 	}
+}
+
+// stillServes says whether the connection of before does; that of a pool in conflict must not.
+func (r *cachePoolReconciler) stillServes(ctx context.Context, name types.NamespacedName) bool {
+	if r.pools.conflicts.has(name) {
+		r.registry.Close(name)
+		return false
+	}
+	return r.registry.Check(ctx, name) == nil
 }
 
 // publish what is known of the server. How it tells of changes is found out once entries can be kept; until then, what

@@ -32,6 +32,7 @@ func (w *world) younger(change ...func(*v1alpha1.CachePool)) (*tenant, *v1alpha1
 }
 
 func TestOfTwoPoolsWithOverlappingPrefixesTheYoungerDoesNothing(t *testing.T) {
+	t.Parallel()
 	for name, prefixes := range map[string]struct{ older, younger string }{
 		"same":   {"app:", "app:"},
 		"wider":  {"app:shop:", "app"},

@@ -144,6 +144,7 @@ func TestACounterOfATenant(t *testing.T) {
 
 // Whatever a tenant's flush takes, it takes of its own keys only.
 func TestTheFlushOfATenantReachesItsOwnKeysOnly(t *testing.T) {
+	t.Parallel()
 	for name, target := range map[string]func(*v1alpha1.CacheFlush){
 		"all":                all,
 		"prefix":             prefixed("k"),
