@@ -17,8 +17,8 @@ import (
 type sieve struct {
 	reconciler *cacheFlushReconciler
 	pool       *livePool
-	// prefix in effect for the flush.
-	prefix string
+	// prefixes in effect for the flush and for the pool: what the owner protects in the keys of a tenant is kept from that, too.
+	prefixes [2]string
 	// claimed gives the claims on a key, by its full name.
 	claimed func(name string) []claims.Claim
 	// rewrites says that declared keys may go, if they come back; done has those that did in this run, by their full names.
@@ -33,7 +33,7 @@ type sieve struct {
 func (r *cacheFlushReconciler) sieve(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor, counts bool) *sieve {
 	return &sieve{
 		reconciler: r, pool: pool, counts: counts,
-		prefix: fullName(pool.CachePool, claims.PlaceOf(pool.name, flush.Namespace, "")),
+		prefixes: [2]string{fullName(pool.CachePool, claims.PlaceOf(pool.name, flush.Namespace, "")), pool.EffectiveKeyPrefix()},
 		claimed: func(name string) []claims.Claim {
 			return r.pools.admitted(ctx, near, r.claims.All(places(near, name)...))
 		},
@@ -110,6 +110,7 @@ func (s *sieve) protected(name string) bool {
 	if s.pool.Spec.FlushLimits == nil {
 		return false
 	}
-	key := strings.TrimPrefix(name, s.prefix)
-	return slices.ContainsFunc(s.pool.Spec.FlushLimits.ProtectedPrefixes, func(p string) bool { return strings.HasPrefix(key, p) })
+	return slices.ContainsFunc(s.pool.Spec.FlushLimits.ProtectedPrefixes, func(p string) bool {
+		return strings.HasPrefix(name, s.prefixes[0]+p) || strings.HasPrefix(name, s.prefixes[1]+p)
+	})
 }

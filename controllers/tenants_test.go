@@ -211,16 +211,45 @@ func TestTheOwnersFlushPreservesWhatTenantsDeclare(t *testing.T) {
 
 func TestProtectedPrefixesAreRelativeToTheTenantsFence(t *testing.T) {
 	w, _ := newRealWorld(t)
-	w.ready(open, func(p *v1alpha1.CachePool) {
-		p.Spec.FlushLimits = &v1alpha1.FlushLimits{ProtectedPrefixes: []string{"session:"}}
-	})
 	guest := w.tenant()
-	w.set(guest.prefix+"session:1", "v")
-	w.set(guest.prefix+"user:session:1", "v")
+	w.ready(open, limited(v1alpha1.FlushLimits{ProtectedPrefixes: []string{"session:", guest.namespace + ":cart:"}}))
+	kept := []string{guest.prefix + "cart:1", guest.prefix + "session:1"}
+	for _, key := range append(kept, guest.prefix+"user:session:1") {
+		w.set(key, "v")
+	}
 	f := guest.flush("f", all)
 	guest.create(f)
 	guest.becomes(f, flushed)
-	w.Expect(w.keys("*")).To(Equal([]string{guest.prefix + "session:1"}))
+	w.Expect(w.keys("*")).To(Equal(kept))
+	w.run("owners", prefixed(guest.namespace+":"))
+	w.Expect(w.keys("*")).To(Equal(kept[:1]))
+}
+
+// What is left in a pool of another namespace is deleted there, as long as that pool serves the entry's.
+func TestAnEntryMovesBetweenThePoolsOfTwoNamespaces(t *testing.T) {
+	w := newWorld(t)
+	p := w.ready(open)
+	guest := w.tenant()
+	own := guest.ready(under("own:"))
+	e := guest.entry("a")
+	guest.create(e)
+	guest.becomes(e, isWarm)
+	update(guest.world, e, func(e *v1alpha1.CacheEntry) { e.Spec.PoolRef.Namespace = "" })
+	w.holds("own:a", "value of a")
+	w.lacks(guest.prefix + "a")
+	guest.becomes(e, isWarm)
+	w.Expect(e.Status.Pool).To(Equal(guest.namespace + "/" + own.Name))
+
+	update(guest.world, e, func(e *v1alpha1.CacheEntry) { e.Spec.PoolRef.Namespace = w.namespace })
+	w.holds(guest.prefix+"a", "value of a")
+	w.lacks("own:a")
+	guest.becomes(e, isWarm)
+	update(w, p, shut)
+	guest.becomes(e, waits("PoolNotFound"))
+	update(guest.world, e, func(e *v1alpha1.CacheEntry) { e.Spec.PoolRef.Namespace = "" })
+	guest.becomes(e, isWarm)
+	guest.tells(e, guest.released())
+	w.Expect(w.keys("*a")).To(Equal([]string{guest.prefix + "a", "own:a"}))
 }
 
 func TestOwnerAndTenantMayDeclareTheSameKey(t *testing.T) {
