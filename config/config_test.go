@@ -65,15 +65,16 @@ func run(m *testing.M) int {
 func TestEverythingIsAccepted(t *testing.T) {
 	createNamespace(t)
 	for folder, unknown := range map[string][]string{
-		"crd":             nil,
-		"default":         nil,
-		"namespaced":      nil,
-		"samples":         nil,
-		"samples/cronjob": nil,
-		"samples/gitops":  nil,
-		"argocd":          nil,
-		"network-policy":  nil,
-		"prometheus":      {"ServiceMonitor"},
+		"crd":              nil,
+		"default":          nil,
+		"namespaced":       nil,
+		"samples":          nil,
+		"samples/cronjob":  nil,
+		"samples/gitops":   nil,
+		"argocd":           nil,
+		"admission-policy": nil,
+		"network-policy":   nil,
+		"prometheus":       {"ServiceMonitor"},
 	} {
 		for _, o := range render(t, folder) {
 			t.Run(folder+"/"+o.GetKind()+"/"+o.GetName(), func(t *testing.T) {

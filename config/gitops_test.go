@@ -207,3 +207,14 @@ func write(t *testing.T, folder, file, text string) {
 		t.Fatal(err)
 	}
 }
+
+// The namespace of a kustomization is that of its objects, not of the pools that serve them.
+func TestKustomizeLeavesTheNamespaceOfAPoolRefAlone(t *testing.T) {
+	folder := t.TempDir()
+	write(t, folder, "entry.yaml", "{apiVersion: cachewright.dev/v1alpha1, kind: CacheEntry, metadata: {name: guest}, spec: {poolRef: {name: main, namespace: platform}}}")
+	write(t, folder, "kustomization.yaml", "{namespace: shop, resources: [entry.yaml]}")
+	entry := typed(t, find(t, folder, "CacheEntry", "guest"), &v1alpha1.CacheEntry{})
+	if entry.Namespace != "shop" || entry.Spec.PoolRef.Namespace != "platform" {
+		t.Errorf("the entry of %q names a pool in %q", entry.Namespace, entry.Spec.PoolRef.Namespace)
+	}
+}

@@ -139,7 +139,7 @@ func TestAKeyMayBeCutInTwoWays(t *testing.T) {
 
 func TestAHolderInAnotherNamespaceIsNotNamed(t *testing.T) {
 	w := newWorld(t)
-	w.ready(under("shared:"))
+	w.ready(under("shared:"), open)
 	older := w.entry("a", keyed("k"))
 	w.create(older)
 	w.becomes(older, isWarm)

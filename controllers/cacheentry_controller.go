@@ -6,6 +6,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -60,17 +61,19 @@ func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 }
 
 func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.CacheEntry) (*status.Verdict, error) {
-	name := client.ObjectKeyFromObject(entry)
-	r.tellRivals(ctx, name, r.claims.Set(claimOf(entry)))
+	name, claim := client.ObjectKeyFromObject(entry), claimOf(entry)
+	r.tellRivals(ctx, name, r.claims.Set(claim))
 	if entry.Spec.Suspend {
 		r.registry.Drop(name)
 		r.abandonAll(entry)
 		return status.Suspended(v1alpha1.ReasonSuspended, "The entry is suspended"), nil
 	}
-	pool, err := r.pools.serving(ctx, entry, entry.Spec.PoolRef, keeper.Open)
+	pool, err := r.pools.serving(ctx, entry, keeper.Open)
+	if lacks := lacksPool(err); lacks != notFound(entry) { // so it declares the key no more, or again
+		r.tellRivals(ctx, name, []claims.Place{claim.Place})
+	}
 	if err != nil {
-		r.registry.Settle(claimOf(entry).Pool, name)
-		r.registry.Doubt(name, entry.Generation)
+		r.rest(entry, err)
 		return nil, err
 	}
 	content := content{}
@@ -93,6 +96,17 @@ func (r *cacheEntryReconciler) reconcile(ctx context.Context, entry *v1alpha1.Ca
 	return r.leave(ctx, entry, former, verdict)
 }
 
+// rest while the pool does not serve. What is kept is left to the keeper as far as the entry is known to declare it still.
+func (r *cacheEntryReconciler) rest(entry *v1alpha1.CacheEntry, err error) {
+	name := client.ObjectKeyFromObject(entry)
+	if lacksPool(err) {
+		r.registry.Drop(name)
+		return
+	}
+	r.registry.Settle(entry.Pool(), name)
+	r.registry.Doubt(name, entry.Generation)
+}
+
 // dropOn stops keeping a key whose entry no longer says what is to be kept, or must not keep it. Where the API
 // server did not answer, nothing is known, and what was kept is kept on.
 func (r *cacheEntryReconciler) dropOn(name types.NamespacedName, err error) {
@@ -111,14 +125,17 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 	if err != nil {
 		return err
 	}
+	all := r.claims.At(places(near, fullName(pool.CachePool, claimOf(entry).Place))...)
+	claimed := r.pools.admitted(ctx, near, slices.Clone(all))
 	again := wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter) // should nobody tell that the other's pool has moved away
-	claimed := r.claims.At(places(near, pool.EffectiveKeyPrefix()+entry.Spec.Key)...)
 	switch {
 	case len(claimed) == 0:
 		return nil
 	case claimed[0].UID == entry.UID:
-		for _, younger := range claimed[1:] { // which may have held the key until now, and not know yet
-			r.registry.Drop(younger.Entry)
+		for _, other := range all { // which may have held the key until now, and not know yet
+			if other.UID != entry.UID {
+				r.registry.Drop(other.Entry)
+			}
 		}
 		return nil
 	case claimed[0].Entry.Namespace == entry.Namespace:
@@ -137,7 +154,7 @@ func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.Names
 // claimOf an entry.
 func claimOf(entry *v1alpha1.CacheEntry) claims.Claim {
 	return claims.Claim{
-		Place:      claims.Place{Pool: types.NamespacedName{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key},
+		Place:      claims.PlaceOf(entry.Pool(), entry.Namespace, entry.Spec.Key),
 		Entry:      client.ObjectKeyFromObject(entry),
 		UID:        entry.UID,
 		Created:    entry.CreationTimestamp.Time,

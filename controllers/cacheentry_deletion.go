@@ -11,7 +11,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -56,7 +55,7 @@ func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.Cache
 	}
 	recorded := recordOf(entry)
 	if len(recorded) == 0 { // somebody has removed the record; the spec is the next best
-		recorded = []location{{Pool: locationPool{Namespace: entry.Namespace, Name: entry.Spec.PoolRef.Name}, Key: entry.Spec.Key}}
+		recorded = []location{{Pool: locationPool{Namespace: entry.Pool().Namespace, Name: entry.Pool().Name}, Key: entry.Spec.Key}}
 	}
 	waiting, err := r.releaseAll(ctx, entry, recorded)
 	switch {
@@ -101,8 +100,13 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 // abandonAll gives up every deletion that was asked for: the keys are to stay.
 func (r *cacheEntryReconciler) abandonAll(entry *v1alpha1.CacheEntry) {
 	for _, l := range recordOf(entry) {
-		r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key)
+		r.abandon(entry, l)
 	}
+}
+
+// abandon the deletion of a key, if it was asked for.
+func (r *cacheEntryReconciler) abandon(entry *v1alpha1.CacheEntry, l location) {
+	r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.place(entry.Namespace).Key)
 }
 
 // release one location: its key is deleted, or it stays for a reason. A note says so when somebody should know.
@@ -114,26 +118,26 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	if !r.pools.synced() {
 		return "", status.Silent(startupDelay)
 	}
-	inherited, note, err := r.inherited(ctx, entry, l)
+	inherited, note, err := r.inherited(ctx, entry, pool, l)
 	if err != nil {
 		return "", err
 	}
-	f := keeper.Forgetting{Key: l.Key, KeepKey: inherited || retains(entry)}
+	f := keeper.Forgetting{Key: l.place(entry.Namespace).Key, KeepKey: inherited || retains(entry)}
 	if entry.Spec.Counter != nil {
 		f.Counter = string(entry.UID)
 	}
 	switch {
 	case f.Nothing():
 	case pool == nil:
-		note = stays(f, l.Key, "CachePool %q is gone", l.Pool.Name)
+		note = stays(f, l.Key, "CachePool %q is gone, or does not serve this namespace any more", spoken(l.pool(), entry.Namespace))
 	case entry.Spec.Suspend:
-		note = stays(f, pool.EffectiveKeyPrefix()+l.Key, "the entry is suspended")
+		note = stays(f, fullName(pool, l.place(entry.Namespace)), "the entry is suspended")
 	case pool.Spec.Suspend:
-		note = stays(f, pool.EffectiveKeyPrefix()+l.Key, "CachePool %q is suspended", pool.Name)
+		note = stays(f, fullName(pool, l.place(entry.Namespace)), "CachePool %q is suspended", spoken(l.pool(), entry.Namespace))
 	default:
 		return r.deleteKey(ctx, entry, pool, l, f)
 	}
-	r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key) // a deletion that was asked for before
+	r.abandon(entry, l) // a deletion that was asked for before
 	return note, nil
 }
 
@@ -146,12 +150,11 @@ func stays(f keeper.Forgetting, key, format string, args ...any) string {
 	return fmt.Sprintf("%s %q stays in Redis, since %s", what, key, fmt.Sprintf(format, args...))
 }
 
-// poolAt finds the pool of a location; nil when it is gone.
+// poolAt finds the pool of a location; nil when it is gone, or does not serve the entry's namespace any more.
 func (r *cacheEntryReconciler) poolAt(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (*v1alpha1.CachePool, error) {
-	pool := &v1alpha1.CachePool{}
-	err := r.Get(ctx, l.pool(), pool)
-	if apierrors.IsNotFound(err) || err == nil && (pool.Namespace != entry.Namespace || l.Pool.UID != "" && l.Pool.UID != pool.UID) {
-		return nil, nil //nolint:nilnil // no pool is an answer
+	pool, err := r.pools.pool(ctx, l.pool(), entry.Namespace)
+	if pool == nil || l.Pool.UID != "" && l.Pool.UID != pool.UID {
+		return nil, err
 	}
 	return pool, err
 }
@@ -168,7 +171,7 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 		return nil, nil
 	}
 	digests := []string{l.Digest}
-	if entry.Status.Pool == l.Pool.Namespace+"/"+l.Pool.Name && entry.Status.Key == pool.EffectiveKeyPrefix()+l.Key {
+	if entry.Status.Pool == l.Pool.Namespace+"/"+l.Pool.Name && entry.Status.Key == fullName(pool, l.place(entry.Namespace)) {
 		digests = append(digests, entry.Status.WrittenDigest)
 	}
 	if from := entry.Spec.ValueFrom; from != nil && from.SecretKeyRef != nil {
@@ -183,8 +186,12 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 
 // inherited says whether a key passes on to another entry, once that has put it on record. If that takes too long, a note
 // tells.
-func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, l location) (yes bool, note string, err error) {
-	for _, c := range r.claims.At(r.pools.equivalents(ctx, claims.Place{Pool: l.pool(), Key: l.Key})...) {
+func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) (yes bool, note string, err error) {
+	claimed, err := r.pools.claimants(ctx, pool, l.place(entry.Namespace), entry.Namespace)
+	if err != nil {
+		return false, "", err
+	}
+	for _, c := range claimed {
 		if c.UID == entry.UID {
 			if entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place {
 				return true, "", nil // it is where the entry is now
@@ -211,18 +218,18 @@ func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.Ca
 // settled says whether an heir has put the key on record, so that it will not go without deleting it, or never will.
 func settled(heir *v1alpha1.CacheEntry, at claims.Place) bool {
 	return !recordable(heir) || heir.Spec.Suspend || heir.EffectivePolicy() == v1alpha1.PolicyEnsurePresent ||
-		slices.ContainsFunc(recordOf(heir), func(l location) bool { return l.pool() == at.Pool && l.Key == at.Key })
+		slices.ContainsFunc(recordOf(heir), func(l location) bool { return l.place(heir.Namespace) == at })
 }
 
 // deleteKey through the keeper. It gives up on a pool that cannot serve after a while, or at once when that is being
 // deleted too, so that no deletion hangs.
 func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location, f keeper.Forgetting) (note string, err error) {
-	fullName := pool.EffectiveKeyPrefix() + l.Key
+	name := fullName(pool, l.place(entry.Namespace))
 	if f.OnlyDigests, err = r.digests(ctx, entry, pool, l); err != nil && !r.hopeless(entry, pool, true) {
 		return "", err
 	}
-	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", pool.Name)
-	why := fmt.Sprintf("CachePool %q cannot serve", pool.Name)
+	waiting := status.Waiting(v1alpha1.ReasonPoolNotReady, "The key cannot be deleted yet, since CachePool %q does not serve", spoken(l.pool(), entry.Namespace))
+	why := fmt.Sprintf("CachePool %q cannot serve", spoken(l.pool(), entry.Namespace))
 	live, ok := r.registry.Get(l.pool())
 	serves := ok && live.Gate >= keeper.DeletionsOnly
 	if serves {
@@ -232,7 +239,7 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 		case outcome.Err == nil:
 			return "", nil
 		case errors.Is(outcome.Err, cache.ErrChanged):
-			return stays(f, fullName, "it does not hold what the entry is known to have written last"), nil
+			return stays(f, name, "it does not hold what the entry is known to have written last"), nil
 		default:
 			why = "it could not be deleted: " + refusal(outcome.Err).Message
 			waiting = status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be deleted yet: %s", refusal(outcome.Err).Message)
@@ -240,10 +247,10 @@ func (r *cacheEntryReconciler) deleteKey(ctx context.Context, entry *v1alpha1.Ca
 	}
 	giveUp := r.hopeless(entry, pool, serves)
 	if giveUp || !serves { // once the pool serves, this is decided anew
-		r.registry.Abandon(l.pool(), client.ObjectKeyFromObject(entry), l.Key)
+		r.abandon(entry, l)
 	}
 	if giveUp {
-		return stays(f, fullName, "%s", why), nil
+		return stays(f, name, "%s", why), nil
 	}
 	return "", waiting.In(deletionRetry)
 }

@@ -96,7 +96,7 @@ func TestAnEntryWhosePoolIsGoneIsReleased(t *testing.T) {
 	w.delete(e)
 	w.vanishes(e)
 	w.holds(mainPrefix+"e", "value of e")
-	w.tells(e, `Warning Released: Key "e" stays in Redis, since CachePool "main" is gone`)
+	w.tells(e, `Warning Released: Key "e" stays in Redis, since CachePool "main" is gone, or does not serve this namespace any more`)
 }
 
 func TestAnEntryThatWroteNothingGoesAtOnce(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/plan"
 	"github.com/cachewright/cachewright/internal/status"
@@ -23,6 +24,7 @@ type task struct {
 	entry    *v1alpha1.CacheEntry
 	pool     *livePool
 	content  content
+	place    claims.Place
 	fullName string
 	// written says that the status tells of this content as written to this key.
 	written bool
@@ -33,7 +35,8 @@ type task struct {
 }
 
 func (r *cacheEntryReconciler) task(entry *v1alpha1.CacheEntry, pool *livePool, c content) *task {
-	t := &task{entry: entry, pool: pool, content: c, fullName: pool.EffectiveKeyPrefix() + entry.Spec.Key}
+	t := &task{entry: entry, pool: pool, content: c, place: claimOf(entry).Place}
+	t.fullName = fullName(pool.CachePool, t.place)
 	t.written = c.writtenIn(entry) && entry.Status.Key == t.fullName && entry.Status.Pool == pool.name.String()
 	t.consult(recordOf(entry))
 	t.lost = t.written && t.once() && (t.lost || t.says() == v1alpha1.ReasonMissing)
@@ -81,7 +84,7 @@ func (r *cacheEntryReconciler) keep(ctx context.Context, t *task) (*status.Verdi
 func (t *task) declaration() keeper.Declaration {
 	spec := &t.entry.Spec
 	d := keeper.Declaration{
-		Key: spec.Key, Value: t.content.value, Digest: t.content.identity,
+		Key: t.place.Key, Value: t.content.value, Digest: t.content.identity,
 		Policy: plan.Policy(t.entry.EffectivePolicy()), Requested: requestedAt(t.entry),
 		Generation: t.entry.Generation, Sourced: spec.ValueFrom != nil,
 		History: plan.History{Written: t.written, Recorded: t.recorded, Lost: t.lost},
@@ -154,7 +157,7 @@ func (t *task) verdict(o keeper.Outcome) *status.Verdict {
 		if t.entry.EffectivePolicy() == v1alpha1.PolicyObserve {
 			return status.NotReady(reason, "The key does not exist")
 		}
-		return status.NotReady(reason, "CachePool %q has moved to another server, to which this was not written", t.pool.CachePool.Name)
+		return status.NotReady(reason, "CachePool %q has moved to another server, to which this was not written", spoken(t.pool.name, t.entry.Namespace))
 	case plan.WrongType:
 		return status.Stalled(reason, "%s", cache.ErrWrongType.Message)
 	case plan.Contested:

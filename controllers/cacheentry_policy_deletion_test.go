@@ -480,7 +480,7 @@ func TestAnEntryIsReleasedFromAPoolThatIsGoneUnderEveryPolicy(t *testing.T) {
 			w.delete(e)
 			w.vanishes(e)
 			w.Expect(w.has(mainPrefix + "e")).To(BeTrue())
-			w.tells(e, `Warning Released: Key "e" stays in Redis, since CachePool "main" is gone`)
+			w.tells(e, `Warning Released: Key "e" stays in Redis, since CachePool "main" is gone, or does not serve this namespace any more`)
 		})
 	}
 }

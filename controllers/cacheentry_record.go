@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/claims"
 )
 
 // recordAnnotation lists where the entry has written or is about to. It is there before the first write, so that no
@@ -39,6 +40,11 @@ type locationPool struct {
 
 func (l location) pool() types.NamespacedName {
 	return types.NamespacedName{Namespace: l.Pool.Namespace, Name: l.Pool.Name}
+}
+
+// place of the key. The record is of an entry of this namespace.
+func (l location) place(namespace string) claims.Place {
+	return claims.PlaceOf(l.pool(), namespace, l.Key)
 }
 
 // here is where the entry keeps its key now, and what it may write there.
@@ -103,9 +109,9 @@ func (r *cacheEntryReconciler) recordHere(ctx context.Context, t *task) error {
 }
 
 // recordOf an entry.
-func recordOf(entry *v1alpha1.CacheEntry) []location {
+func recordOf(entry client.Object) []location {
 	var recorded []location
-	if err := json.Unmarshal([]byte(entry.Annotations[recordAnnotation]), &recorded); err != nil {
+	if err := json.Unmarshal([]byte(entry.GetAnnotations()[recordAnnotation]), &recorded); err != nil {
 		return nil // not there, or edited beyond recognition
 	}
 	return slices.DeleteFunc(recorded, func(l location) bool { return l.Key == "" })

@@ -78,7 +78,7 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 
 // written : others know now what has become of the flush. over says that it was finished before.
 func (r *cacheFlushReconciler) written(ctx context.Context, flush *v1alpha1.CacheFlush, over bool) {
-	name, pool := client.ObjectKeyFromObject(flush), poolNameOf(flush)
+	name, pool := client.ObjectKeyFromObject(flush), flush.Pool()
 	if !running(flush) || !flush.DeletionTimestamp.IsZero() {
 		r.turns.end(name)
 	}
@@ -116,7 +116,7 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 	if left := r.runs.of(flush).left(flush, r.clock.Now()); left > 0 {
 		return backingOff(flush).In(left), nil
 	}
-	if err := r.turn(ctx, flush); err != nil {
+	if err := r.turn(ctx, flush, pool); err != nil {
 		return nil, err
 	}
 	if err := r.claim(ctx, flush, pool); err != nil {
@@ -127,7 +127,7 @@ func (r *cacheFlushReconciler) reconcile(ctx context.Context, flush *v1alpha1.Ca
 
 // pool of a flush, if that serves, and the flush still has time. The time stands still while the pool is suspended.
 func (r *cacheFlushReconciler) pool(ctx context.Context, flush *v1alpha1.CacheFlush) (*livePool, error) {
-	pool, err := r.pools.serving(ctx, flush, flush.Spec.PoolRef, keeper.DeletionsOnly)
+	pool, err := r.pools.serving(ctx, flush, keeper.DeletionsOnly)
 	if v, ok := errors.AsType[*status.Verdict](err); ok && v.Suspended != "" {
 		return nil, asFlush(err)
 	}

@@ -23,7 +23,7 @@ func maxKeys(flush *v1alpha1.CacheFlush, pool *livePool) (most int64, whose stri
 	}
 	l := pool.Spec.FlushLimits
 	if l != nil && l.MaxKeys != nil && (most == 0 || *l.MaxKeys < most) {
-		most, whose = *l.MaxKeys, fmt.Sprintf("flushLimits.maxKeys of CachePool %q", pool.CachePool.Name)
+		most, whose = *l.MaxKeys, fmt.Sprintf("flushLimits.maxKeys of CachePool %q", spoken(pool.name, flush.Namespace))
 	}
 	return most, whose
 }
@@ -38,7 +38,7 @@ func (r *cacheFlushReconciler) counted(flush *v1alpha1.CacheFlush) bool {
 // is counted anew by another operator, or since the scan was disturbed, costs nobody a key.
 func (r *cacheFlushReconciler) count(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor, most int64, whose string) (*status.Verdict, error) {
 	c := &r.runs.of(flush).count
-	sieve := r.sieve(flush, pool, near)
+	sieve := r.sieve(ctx, flush, pool, near)
 	result, err := r.scan(ctx, flush, pool, cache.ScanOptions{DryRun: true, LatencyBudget: limits(flush, pool).LatencyBudget, Preserve: sieve.keeps, Ignore: sieve.ignores}, c.from)
 	c.from, c.keys, c.done = result.Checkpoint, c.keys+result.Matched-result.Preserved, result.Checkpoint.Done
 	if err != nil || result.Restarted {

@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -16,8 +17,12 @@ import (
 // sieve tells the keys of a flush that stay from those that go. It serves one slice.
 type sieve struct {
 	reconciler *cacheFlushReconciler
-	near       []neighbor
 	pool       *livePool
+	// prefixes in effect for the flush and for the pool: what the owner protects in the keys of a tenant is kept from that, too.
+	prefixes [2]string
+	near     []neighbor
+	// admitted leaves out the claims that pools do not admit.
+	admitted func([]claims.Claim) []claims.Claim
 	// rewrites says that declared keys may go, if they come back; done has those that did in this run, by their full names.
 	rewrites bool
 	done     map[string]bool
@@ -29,9 +34,11 @@ type sieve struct {
 	places []claims.Place
 }
 
-func (r *cacheFlushReconciler) sieve(flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor) *sieve {
+func (r *cacheFlushReconciler) sieve(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool, near []neighbor) *sieve {
 	return &sieve{
-		reconciler: r, near: near, pool: pool, version: r.claims.Version(),
+		reconciler: r, pool: pool, near: near, version: r.claims.Version(),
+		admitted: func(claimed []claims.Claim) []claims.Claim { return r.pools.admitted(ctx, near, claimed) },
+		prefixes: [2]string{fullName(pool.CachePool, claims.PlaceOf(pool.name, flush.Namespace, "")), pool.EffectiveKeyPrefix()},
 		rewrites: flush.Spec.DeclaredEntries == v1alpha1.DeclaredRewrite, done: r.runs.of(flush).rewritten,
 		declared: map[string]claims.Claim{}, expected: map[string]claims.Claim{},
 	}
@@ -70,7 +77,7 @@ func (s *sieve) keeps(name string) bool {
 // claimed are the claims on a key, by its full name, in all pools of the server.
 func (s *sieve) claimed(name string) []claims.Claim {
 	s.places = appendPlaces(s.places[:0], s.near, name)
-	return s.reconciler.claims.All(s.places...)
+	return s.admitted(s.reconciler.claims.All(s.places...))
 }
 
 // release the keys that still may go, right before they do: entries may have come since they were found. The keepers
@@ -136,6 +143,7 @@ func (s *sieve) protected(name string) bool {
 	if s.pool.Spec.FlushLimits == nil {
 		return false
 	}
-	key := strings.TrimPrefix(name, s.pool.EffectiveKeyPrefix())
-	return slices.ContainsFunc(s.pool.Spec.FlushLimits.ProtectedPrefixes, func(p string) bool { return strings.HasPrefix(key, p) })
+	return slices.ContainsFunc(s.pool.Spec.FlushLimits.ProtectedPrefixes, func(p string) bool {
+		return strings.HasPrefix(name, s.prefixes[0]+p) || strings.HasPrefix(name, s.prefixes[1]+p)
+	})
 }

@@ -92,7 +92,9 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	w.create(f)
 	w.midway(f)
 	began, h := time.Now(), w.record()
-	w.Eventually(func() int { return len(h.of(func(o status.Object) string { return progress(o.(*v1alpha1.CacheFlush)) })) }).Should(BeNumerically(">", 3))
+	w.Eventually(func() int {
+		return len(h.of(func(o status.Object) string { return progress(o.(*v1alpha1.CacheFlush)) }))
+	}).Should(BeNumerically(">", 3))
 	seconds := time.Since(began).Seconds()
 	w.Expect(len(h.all())).To(BeNumerically("<=", seconds+2), "writes in %.1f s", seconds)
 	percents := h.of(func(o status.Object) string { return progress(o.(*v1alpha1.CacheFlush)) })

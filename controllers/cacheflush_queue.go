@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 
@@ -25,27 +26,22 @@ import (
 // Running. The conditions of all flushes tell the order, but the operator's copy of them lags.
 type turns struct {
 	mu    sync.Mutex
-	taken map[types.NamespacedName]string
+	taken map[types.NamespacedName]types.NamespacedName
 }
 
 // take the turn of a pool, or say which flush has it.
-func (t *turns) take(flush *v1alpha1.CacheFlush) (by string) {
+func (t *turns) take(flush *v1alpha1.CacheFlush) (by types.NamespacedName) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	pool := poolNameOf(flush)
-	if by, ok := t.taken[pool]; ok && by != flush.Name {
+	pool, name := flush.Pool(), client.ObjectKeyFromObject(flush)
+	if by, ok := t.taken[pool]; ok {
 		return by
 	}
 	if t.taken == nil {
-		t.taken = map[types.NamespacedName]string{}
+		t.taken = map[types.NamespacedName]types.NamespacedName{}
 	}
-	t.taken[pool] = flush.Name
-	return ""
-}
-
-// poolNameOf a flush.
-func poolNameOf(flush *v1alpha1.CacheFlush) types.NamespacedName {
-	return types.NamespacedName{Namespace: flush.Namespace, Name: flush.Spec.PoolRef.Name}
+	t.taken[pool] = name
+	return name
 }
 
 // end the turn of a flush, if it has one.
@@ -53,7 +49,7 @@ func (t *turns) end(flush types.NamespacedName) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for pool, by := range t.taken {
-		if pool.Namespace == flush.Namespace && by == flush.Name {
+		if by == flush {
 			delete(t.taken, pool)
 			metrics.FlushPaused(pool)
 		}
@@ -61,25 +57,32 @@ func (t *turns) end(flush types.NamespacedName) {
 }
 
 // turn is nil when it is the flush's turn. Flushes of named keys do not queue.
-func (r *cacheFlushReconciler) turn(ctx context.Context, flush *v1alpha1.CacheFlush) error {
+func (r *cacheFlushReconciler) turn(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool) error {
 	if !flush.Scans() {
 		return nil
 	}
 	var list v1alpha1.CacheFlushList
-	if err := r.List(ctx, &list, client.InNamespace(flush.Namespace), client.MatchingFields{poolIndex: flush.Spec.PoolRef.Name}); err != nil {
+	if err := r.List(ctx, &list, client.MatchingFields{poolIndex: pool.name.String()}); err != nil {
 		return err
 	}
-	if first := firstInQueue(flush, list.Items); first.UID != flush.UID {
-		return queued(first.Name)
+	served := slices.DeleteFunc(list.Items, func(f v1alpha1.CacheFlush) bool {
+		admitted, err := r.pools.admits(ctx, pool.CachePool, f.Namespace)
+		return err == nil && !admitted
+	})
+	if first := firstInQueue(flush, served); first.UID != flush.UID {
+		return queued(flush, client.ObjectKeyFromObject(first))
 	}
-	if by := r.turns.take(flush); by != "" {
-		return queued(by).In(conflictDelay) // it is about to give it up, and may have said so already
+	if by := r.turns.take(flush); by != client.ObjectKeyFromObject(flush) {
+		return queued(flush, by).In(conflictDelay) // it is about to give it up, and may have said so already
 	}
 	return nil
 }
 
-func queued(behind string) *status.Verdict {
-	return status.Working(v1alpha1.ReasonQueued, "Waiting for CacheFlush %q", behind)
+func queued(flush *v1alpha1.CacheFlush, behind types.NamespacedName) *status.Verdict {
+	if behind.Namespace != flush.Namespace {
+		return status.Working(v1alpha1.ReasonQueued, "Waiting for a CacheFlush of another namespace")
+	}
+	return status.Working(v1alpha1.ReasonQueued, "Waiting for CacheFlush %q", behind.Name)
 }
 
 // behind a flush are the others of its pool, which may have their turn when it changes.
@@ -89,7 +92,7 @@ func (r *cacheFlushReconciler) behind(ctx context.Context, o client.Object) []re
 		return nil
 	}
 	var list v1alpha1.CacheFlushList
-	if err := r.List(ctx, &list, client.InNamespace(flush.Namespace), client.MatchingFields{poolIndex: flush.Spec.PoolRef.Name}); err != nil {
+	if err := r.List(ctx, &list, client.MatchingFields{poolIndex: flush.Pool().String()}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Flushes of a pool could not be listed")
 		return nil
 	}
@@ -102,15 +105,16 @@ func (r *cacheFlushReconciler) behind(ctx context.Context, o client.Object) []re
 	return found
 }
 
-// freesTurn lets through what may give others their turn: a flush ran, or stood in the queue, and does not any more,
-// or has gone to another pool.
+// freesTurn lets through what may give others their turn: a flush ran, or stood in the queue, and does not any more, or
+// has gone to another pool or is not served by it.
 func freesTurn() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			was, ok := e.ObjectOld.(*v1alpha1.CacheFlush)
 			is, ok2 := e.ObjectNew.(*v1alpha1.CacheFlush)
-			return ok && ok2 && (running(was) && !running(is) || queues(was) && !queues(is) || was.Spec.PoolRef != is.Spec.PoolRef)
+			return ok && ok2 && (running(was) && !running(is) || queues(was) && !queues(is) ||
+				was.Pool() != is.Pool() || !notFound(was) && notFound(is))
 		},
 	}
 }

@@ -49,7 +49,7 @@ func (b *bench) keeping(c claims.Claim) {
 func (b *bench) sieved(change ...func(*v1alpha1.CacheFlush)) *sieve {
 	b.t.Helper()
 	pool := &livePool{CachePool: &v1alpha1.CachePool{ObjectMeta: metav1.ObjectMeta{Namespace: benchPool.Namespace, Name: benchPool.Name}}, name: benchPool}
-	return b.sieve(benchFlush("flush", change...), pool, []neighbor{{name: benchPool, prefix: pool.EffectiveKeyPrefix()}})
+	return b.sieve(b.t.Context(), benchFlush("flush", change...), pool, []neighbor{{pool: pool.CachePool, name: benchPool, prefix: pool.EffectiveKeyPrefix()}})
 }
 
 const fullA, fullB = "glimr:cache:main:a", "glimr:cache:main:b"

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/status"
@@ -37,7 +38,7 @@ func (r *cacheFlushReconciler) slice(ctx context.Context, flush *v1alpha1.CacheF
 	if most, whose := maxKeys(flush, pool); most > 0 && !r.counted(flush) {
 		return r.count(ctx, flush, pool, near, most, whose)
 	}
-	sieve := r.sieve(flush, pool, near)
+	sieve := r.sieve(ctx, flush, pool, near)
 	result, err := r.scan(ctx, flush, pool, sieve.into(limits(flush, pool)), checkpoint(flush))
 	sieve.finish()
 	v, err := r.end(ctx, flush, conclude(flush, result, err), err, func() { account(flush, result) })
@@ -164,16 +165,25 @@ func (r *cacheFlushReconciler) save(ctx context.Context, flush *v1alpha1.CacheFl
 func (r *cacheFlushReconciler) scan(ctx context.Context, flush *v1alpha1.CacheFlush, pool *livePool, o cache.ScanOptions, from cache.Checkpoint) (result cache.ScanResult, err error) {
 	deadline := r.clock.Now().Add(length(flush, o, from))
 	stop := func() bool { return ctx.Err() != nil || !r.clock.Now().Before(deadline) }
-	working := context.WithoutCancel(ctx)
+	working, fence := context.WithoutCancel(ctx), claims.Fence(pool.name, flush.Namespace)
 	if flush.Scans() {
-		result, err = pool.Cache.NewScan(scanned(&flush.Spec), o).Run(working, from, stop)
+		result, err = pool.Cache.NewScan(scanned(&flush.Spec).Under(fence), o).Run(working, from, stop)
 	} else {
-		result, err = pool.Cache.ForgetNamed(working, flush.Spec.Keys, o, stop)
+		result, err = pool.Cache.ForgetNamed(working, under(fence, flush.Spec.Keys), o, stop)
 	}
 	if cache.ServerWide(err) {
 		r.registry.Failed(ctx, pool.name, pool.Cache, err)
 	}
 	return result, err
+}
+
+// under a fence stand the keys that a flush names.
+func under(fence string, keys []string) []string {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = fence + key
+	}
+	return names
 }
 
 // scanned is what a flush that scans looks for.

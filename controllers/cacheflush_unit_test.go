@@ -66,7 +66,7 @@ func newBench(t *testing.T, objects ...client.Object) *bench {
 	}
 	b.api = fake.NewClientBuilder().WithScheme(scheme).
 		WithStatusSubresource(&v1alpha1.CacheFlush{}, &v1alpha1.CachePool{}).
-		WithIndex(&v1alpha1.CacheFlush{}, poolIndex, indexed(func(f *v1alpha1.CacheFlush) []string { return []string{f.Spec.PoolRef.Name} })).
+		WithIndex(&v1alpha1.CacheFlush{}, poolIndex, poolNames).
 		WithObjects(append(objects, pool)...).Build()
 	cached := interceptor.NewClient(b.api, interceptor.Funcs{Get: b.getCached, SubResourcePatch: b.patchStatus})
 	live := interceptor.NewClient(b.api, interceptor.Funcs{Get: b.getLive})

@@ -38,8 +38,10 @@ func TestTheConditionsOfAFlushAreThoseOfItsState(t *testing.T) {
 	}{
 		"new": {want: "", kstatus: kstatus.InProgressStatus},
 		"queued": {
-			verdict: func(*v1alpha1.CacheFlush) error { return queued("first") },
-			want:    "Ready=Unknown/Queued Reconciling=True/Queued", kstatus: kstatus.InProgressStatus,
+			verdict: func(f *v1alpha1.CacheFlush) error {
+				return queued(f, types.NamespacedName{Namespace: f.Namespace, Name: "first"})
+			},
+			want: "Ready=Unknown/Queued Reconciling=True/Queued", kstatus: kstatus.InProgressStatus,
 		},
 		"running": {
 			verdict: func(f *v1alpha1.CacheFlush) error { return conclude(f, somewhere, nil) },

@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -39,6 +41,7 @@ type cachePoolReconciler struct {
 
 	// reader reads Secrets and ConfigMaps from the API server: the operator keeps no copy of them.
 	reader   client.Reader
+	pools    *poolFinder
 	registry *pools.Registry
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	// backoff between the probes of a pool that fails.
@@ -60,6 +63,7 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 			r.backoff.Forget(req)
 			r.requests.forget(req.NamespacedName)
 			r.endings.forget(req.NamespacedName)
+			r.pools.conflicts.set(req.NamespacedName, nil)
 			return ctrl.Result{}, r.registry.Remove(req.NamespacedName)
 		}
 		return ctrl.Result{}, err
@@ -94,6 +98,10 @@ func (r *cachePoolReconciler) serve(ctx context.Context, pool *v1alpha1.CachePoo
 		return status.Suspended(v1alpha1.ReasonSuspended, "The pool is suspended")
 	}
 	verdict := r.connect(ctx, pool)
+	if _, err := r.pools.selector(pool); err != nil && verdict.Ready == metav1.ConditionTrue {
+		stalled := explain(err).In(verdict.After)
+		stalled.Update, verdict = verdict.Update, stalled
+	}
 	if !pool.DeletionTimestamp.IsZero() {
 		return status.Waiting(v1alpha1.ReasonInUse, "CacheEntries or running CacheFlushes of this namespace still use the pool").In(verdict.After)
 	}
@@ -131,7 +139,7 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 		r.registry.Verify(name, period)
 		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter)).
 			Also(func() { publish(pool, live, secretVersion) })
-	case live.Outlives(id, options) && pause == 0 && r.registry.Check(ctx, name) == nil:
+	case live.Outlives(id, options) && pause == 0 && r.stillServes(ctx, name):
 		// What worked goes on working. Where the spec is the same, it is a Secret or ConfigMap that has changed for the worse.
 		r.registry.Verify(name, period)
 		verdict := explain(err)
@@ -142,6 +150,15 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	default:
 		return explain(err).In(r.backoff.When(request))
 	}
+}
+
+// stillServes says whether the connection of before does; that of a pool in conflict must not.
+func (r *cachePoolReconciler) stillServes(ctx context.Context, name types.NamespacedName) bool {
+	if r.pools.conflicts.has(name) {
+		r.registry.Close(name)
+		return false
+	}
+	return r.registry.Check(ctx, name) == nil
 }
 
 // publish what is known of the server. How it tells of changes is found out once entries can be kept; until then, what
@@ -177,18 +194,19 @@ func explain(err error) *status.Verdict {
 
 // inUse says whether entries or running flushes of the pool's namespace need it still.
 func (r *cachePoolReconciler) inUse(ctx context.Context, pool *v1alpha1.CachePool) (bool, error) {
+	name := client.ObjectKeyFromObject(pool)
 	var entries v1alpha1.CacheEntryList
-	if err := r.List(ctx, &entries, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.List(ctx, &entries, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: name.String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return false, err
 	}
 	if slices.ContainsFunc(entries.Items, func(e v1alpha1.CacheEntry) bool {
 		// A suspended entry does not delete what it has left behind in a pool.
-		return e.Spec.PoolRef.Name == pool.Name || !e.Spec.Suspend
+		return e.Pool() == name || !e.Spec.Suspend
 	}) {
 		return true, nil
 	}
 	var flushes v1alpha1.CacheFlushList
-	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}); err != nil {
+	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: name.String()}); err != nil {
 		return false, err
 	}
 	return slices.ContainsFunc(flushes.Items, func(f v1alpha1.CacheFlush) bool { return running(&f) && f.DeletionTimestamp.IsZero() }), nil

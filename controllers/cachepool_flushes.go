@@ -54,7 +54,7 @@ func (e *endings) forget(pool types.NamespacedName) {
 // finished since. A flush whose spec asks for another run may speak of another pool by now.
 func (r *cachePoolReconciler) recentFlushes(ctx context.Context, pool *v1alpha1.CachePool) ([]v1alpha1.RecentFlush, error) {
 	var list v1alpha1.CacheFlushList
-	if err := r.List(ctx, &list, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: pool.Name}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.List(ctx, &list, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: client.ObjectKeyFromObject(pool).String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, err
 	}
 	recent := slices.Concat(pool.Status.RecentFlushes, r.endings.of(client.ObjectKeyFromObject(pool)))

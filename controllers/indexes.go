@@ -7,6 +7,7 @@ import (
 	"context"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
@@ -14,8 +15,11 @@ import (
 
 // Names of indexes.
 const (
-	// poolIndex finds entries and flushes by the names of their pools.
-	poolIndex = "spec.poolRef.name"
+	// poolIndex finds entries and flushes by their pools, as namespace/name.
+	poolIndex = "pool"
+	// guestIndex finds entries and flushes that name pools of other namespaces, under isGuest.
+	guestIndex = "guest"
+	isGuest    = "true"
 	// configMapIndex and secretIndex find entries by the name of their source, and pools by those that they connect with.
 	configMapIndex = "configMap"
 	secretIndex    = "secret"
@@ -28,8 +32,10 @@ func (s *system) index(ctx context.Context) error {
 		name   string
 		values client.IndexerFunc
 	}{
-		{&v1alpha1.CacheEntry{}, poolIndex, indexed(poolsOf)},
-		{&v1alpha1.CacheFlush{}, poolIndex, indexed(func(f *v1alpha1.CacheFlush) []string { return []string{f.Spec.PoolRef.Name} })},
+		{&v1alpha1.CacheEntry{}, poolIndex, poolNames},
+		{&v1alpha1.CacheFlush{}, poolIndex, poolNames},
+		{&v1alpha1.CacheEntry{}, guestIndex, guest},
+		{&v1alpha1.CacheFlush{}, guestIndex, guest},
 		{&v1alpha1.CacheEntry{}, configMapIndex, indexed(func(e *v1alpha1.CacheEntry) []string {
 			if from := e.Spec.ValueFrom; from != nil && from.ConfigMapKeyRef != nil {
 				return []string{from.ConfigMapKeyRef.Name}
@@ -62,12 +68,33 @@ func indexed[T client.Object](values func(T) []string) client.IndexerFunc {
 	}
 }
 
-// poolsOf an entry are the pool that it names, and those where it has left keys to delete.
-func poolsOf(entry *v1alpha1.CacheEntry) []string {
-	names := []string{entry.Spec.PoolRef.Name}
-	for _, l := range recordOf(entry) {
-		if l.Pool.Namespace == entry.Namespace && !slices.Contains(names, l.Pool.Name) {
-			names = append(names, l.Pool.Name)
+// poolNames by which an object is found.
+func poolNames(o client.Object) []string {
+	var names []string
+	for _, name := range poolsOf(o) {
+		names = append(names, name.String())
+	}
+	return names
+}
+
+// guest says whether an object names pools of other namespaces.
+func guest(o client.Object) []string {
+	if slices.ContainsFunc(poolsOf(o), func(name types.NamespacedName) bool { return name.Namespace != o.GetNamespace() }) {
+		return []string{isGuest}
+	}
+	return nil
+}
+
+// poolsOf an entry or a flush are the pool that it names, and those where an entry has left keys to delete.
+func poolsOf(o client.Object) []types.NamespacedName {
+	object, ok := o.(user)
+	if !ok {
+		return nil
+	}
+	names := []types.NamespacedName{object.Pool()}
+	for _, l := range recordOf(o) {
+		if !slices.Contains(names, l.pool()) {
+			names = append(names, l.pool())
 		}
 	}
 	return names

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/pools"
@@ -39,6 +39,9 @@ type poolFinder struct {
 	claims   *claims.Index
 	synced   func() bool
 	clock    clock.PassiveClock
+	// namespaces that the operator works in; none: all.
+	namespaces []string
+	conflicts  conflicts
 }
 
 // livePool is a CachePool and its connection.
@@ -51,16 +54,16 @@ type livePool struct {
 
 // serving finds the pool that an object names, if it may be used as far as the gate says; otherwise the verdict on
 // the object.
-func (f *poolFinder) serving(ctx context.Context, obj status.Object, ref v1alpha1.PoolReference, gate keeper.Gate) (*livePool, error) {
-	name := types.NamespacedName{Namespace: obj.GetNamespace(), Name: ref.Name}
-	pool := &v1alpha1.CachePool{}
-	if err := f.client.Get(ctx, name, pool); apierrors.IsNotFound(err) {
-		return nil, status.Waiting(v1alpha1.ReasonPoolNotFound, "No CachePool %q serves this namespace", name.Name)
-	} else if err != nil {
+func (f *poolFinder) serving(ctx context.Context, obj user, gate keeper.Gate) (*livePool, error) {
+	name := obj.Pool()
+	pool, err := f.pool(ctx, name, obj.GetNamespace())
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if pool.Spec.Suspend {
-		return nil, status.Suspended(v1alpha1.ReasonPoolSuspended, "CachePool %q is suspended", name.Name)
+	case pool == nil:
+		return nil, status.Waiting(v1alpha1.ReasonPoolNotFound, "No CachePool %q serves this namespace", spoken(name, obj.GetNamespace()))
+	case pool.Spec.Suspend:
+		return nil, status.Suspended(v1alpha1.ReasonPoolSuspended, "CachePool %q is suspended", spoken(name, obj.GetNamespace()))
 	}
 	live, ok := f.registry.Get(name)
 	switch {
@@ -85,7 +88,7 @@ func (f *poolFinder) notReady(obj status.Object, pool *v1alpha1.CachePool) error
 			return status.Silent(wait.Jitter(left, float64(poolSpread)/float64(poolGrace)))
 		}
 	}
-	return status.Waiting(v1alpha1.ReasonPoolNotReady, "CachePool %q is not ready", pool.Name)
+	return status.Waiting(v1alpha1.ReasonPoolNotReady, "CachePool %q is not ready", spoken(client.ObjectKeyFromObject(pool), obj.GetNamespace()))
 }
 
 // well says whether an object was well, in its present generation, when it was last looked at.
@@ -95,13 +98,22 @@ func well(obj status.Object) bool {
 		(ready.Status == metav1.ConditionTrue || ready.Reason == v1alpha1.ReasonRunning)
 }
 
+// readyReason is what the Ready condition says.
+func readyReason(obj status.Object) string {
+	if ready := apimeta.FindStatusCondition(*obj.Conditions(), v1alpha1.ConditionReady); ready != nil {
+		return ready.Reason
+	}
+	return ""
+}
+
 // neighbor is a pool on the same server and database.
 type neighbor struct {
+	pool   *v1alpha1.CachePool
 	name   types.NamespacedName
 	prefix string
 }
 
-// neighbors of a pool, itself included.
+// neighbors of a pool, itself included, but for those that do nothing.
 func (f *poolFinder) neighbors(ctx context.Context, pool *v1alpha1.CachePool) ([]neighbor, error) {
 	var list v1alpha1.CachePoolList
 	if err := f.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
@@ -109,8 +121,9 @@ func (f *poolFinder) neighbors(ctx context.Context, pool *v1alpha1.CachePool) ([
 	}
 	var found []neighbor
 	for i := range list.Items {
-		if p := &list.Items[i]; f.sameServer(pool, p) {
-			found = append(found, neighbor{name: client.ObjectKeyFromObject(p), prefix: p.EffectiveKeyPrefix()})
+		p := &list.Items[i]
+		if name := client.ObjectKeyFromObject(p); f.sameServer(pool, p) && !f.conflicts.has(name) {
+			found = append(found, neighbor{pool: p, name: name, prefix: p.EffectiveKeyPrefix()})
 		}
 	}
 	return found, nil
@@ -138,7 +151,7 @@ func (f *poolFinder) equivalents(ctx context.Context, place claims.Place) []clai
 	if err != nil {
 		return []claims.Place{place}
 	}
-	return places(near, pool.EffectiveKeyPrefix()+place.Key)
+	return places(near, fullName(pool, place))
 }
 
 // sameServer compares where the servers are, and what they say of themselves. What one says may be out of date:
@@ -152,7 +165,7 @@ func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
 	liveB, _ := f.registry.Get(nameB)
 	atA, okA := endpoint(a, liveA)
 	atB, okB := endpoint(b, liveB)
-	return okA && okB && (atA == atB || atA.Database == atB.Database && liveA.Server.ID != "" && liveA.Server.ID == liveB.Server.ID)
+	return okA && okB && (atA == atB || atA.Database == atB.Database && sameID(liveA.Server, liveB.Server))
 }
 
 // endpoint of a pool: where its connection leads, or else where the spec says; false when only a Secret would tell.
@@ -162,6 +175,13 @@ func endpoint(p *v1alpha1.CachePool, live pools.Pool) (pools.Endpoint, bool) {
 		return at, ok
 	}
 	return pools.Endpoint{Address: p.Spec.Addresses[0], Database: database(p)}, true
+}
+
+func sameID(a, b cache.Server) bool { return a.ID != "" && a.ID == b.ID }
+
+// fullName of a key in Redis.
+func fullName(pool *v1alpha1.CachePool, at claims.Place) string {
+	return pool.EffectiveKeyPrefix() + at.Key
 }
 
 // places gives the names that a key, given by its full name, has in the pools.

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
@@ -31,6 +32,8 @@ type Options struct {
 	Clock clock.Clock
 	// Dial replaces the network towards Redis, for tests and local runs; nil means the network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Namespaces that the operator works in, without the right to read Namespaces; none: it works in all, and has it.
+	Namespaces []string
 }
 
 // How many objects of a kind are worked on at the same time. Entries mostly wait for the API server, pools for slow
@@ -85,8 +88,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Pool:   s.pools.tell,
 		Opened: s.opened,
 	})
-	s.claims.Left = s.registry.Drop
-	s.finder = &poolFinder{client: mgr.GetClient(), registry: s.registry, claims: s.claims, clock: o.Clock}
+	s.claims.Left, s.registry.Vet = s.registry.Drop, s.vet
+	s.finder = &poolFinder{client: mgr.GetClient(), registry: s.registry, claims: s.claims, clock: o.Clock, namespaces: o.Namespaces}
 	for _, step := range []func(context.Context) error{s.index, s.watchClaims, s.setupPools, s.setupEntries, s.setupFlushes} {
 		if err := step(ctx); err != nil {
 			return err
@@ -95,7 +98,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	return mgr.Add(s.registry)
 }
 
-// opened tells those who work in a pool that it serves, and the entries of the pools of the same server: which of them
+// opened tells those who work in a pool that it serves, and the pools of the same server and their entries: which of them
 // holds a key may have become clear now.
 func (s *system) opened(ctx context.Context, name types.NamespacedName) {
 	s.openedForFlushes.tell(ctx, name)
@@ -104,12 +107,20 @@ func (s *system) opened(ctx context.Context, name types.NamespacedName) {
 	if err := s.mgr.GetClient().Get(ctx, name, pool); err != nil {
 		return // it is gone, and so shares no server
 	}
+	for _, rival := range s.rivals(ctx, pool) {
+		s.pools.tell(ctx, rival.NamespacedName)
+	}
+	s.openNeighbors(ctx, pool)
+}
+
+// openNeighbors has the entries of the other pools on the same server looked at.
+func (s *system) openNeighbors(ctx context.Context, pool *v1alpha1.CachePool) {
 	near, err := s.finder.neighbors(ctx, pool)
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Pools could not be listed")
 	}
 	for _, n := range near {
-		if n.name != name {
+		if n.name != client.ObjectKeyFromObject(pool) {
 			s.openedForEntries.tell(ctx, n.name)
 		}
 	}
@@ -172,10 +183,14 @@ func (s *system) tellRivals(ctx context.Context, entry types.NamespacedName, cha
 func (s *system) setupPools(context.Context) error {
 	r := &cachePoolReconciler{
 		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
-		registry: s.registry, dial: s.options.Dial, backoff: newProbeBackoff(), endings: &s.endings,
+		pools: s.finder, registry: s.registry, dial: s.options.Dial, backoff: newProbeBackoff(), endings: &s.endings,
 	}
-	return ctrl.NewControllerManagedBy(s.mgr).
-		For(&v1alpha1.CachePool{}).
+	b := ctrl.NewControllerManagedBy(s.mgr).For(&v1alpha1.CachePool{}).
+		Watches(&v1alpha1.CachePool{}, handler.EnqueueRequestsFromMapFunc(s.rivals), builder.WithPredicates(predicate.GenerationChangedPredicate{}))
+	if len(s.options.Namespaces) == 0 {
+		b = b.WatchesMetadata(&corev1.Namespace{}, residents(s.mgr), builder.WithPredicates(predicate.LabelChangedPredicate{}))
+	}
+	return b.
 		WatchesMetadata(&corev1.Secret{}, requests(s.mgr, &v1alpha1.CachePoolList{}, secretIndex)).
 		WatchesMetadata(&corev1.ConfigMap{}, requests(s.mgr, &v1alpha1.CachePoolList{}, configMapIndex)).
 		Watches(&v1alpha1.CacheEntry{}, poolOf(), builder.WithPredicates(gone())).
@@ -185,14 +200,23 @@ func (s *system) setupPools(context.Context) error {
 		Complete(r)
 }
 
+// build a controller of those who work in pools.
+func (s *system) build(kind client.ObjectList) *builder.Builder {
+	b := ctrl.NewControllerManagedBy(s.mgr).
+		Watches(&v1alpha1.CachePool{}, users(s.mgr, kind), builder.WithPredicates(readinessChanged()))
+	if len(s.options.Namespaces) == 0 {
+		b = b.WatchesMetadata(&corev1.Namespace{}, guests(s.mgr, kind), builder.WithPredicates(predicate.LabelChangedPredicate{}))
+	}
+	return b
+}
+
 func (s *system) setupEntries(context.Context) error {
 	r := &cacheEntryReconciler{
 		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
 		pools: s.finder, registry: s.registry, claims: s.claims, tellRivals: s.tellRivals,
 	}
-	return ctrl.NewControllerManagedBy(s.mgr).
+	return s.build(&v1alpha1.CacheEntryList{}).
 		For(&v1alpha1.CacheEntry{}).
-		Watches(&v1alpha1.CachePool{}, requests(s.mgr, &v1alpha1.CacheEntryList{}, poolIndex), builder.WithPredicates(readinessChanged())).
 		WatchesMetadata(&corev1.ConfigMap{}, requests(s.mgr, &v1alpha1.CacheEntryList{}, configMapIndex)).
 		WatchesMetadata(&corev1.Secret{}, requests(s.mgr, &v1alpha1.CacheEntryList{}, secretIndex)).
 		WatchesRawSource(source.TypedChannel(s.entries, enqueue())).
@@ -212,9 +236,8 @@ func (s *system) setupFlushes(context.Context) error {
 		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
 		pools: s.finder, registry: s.registry, claims: s.claims, tellEnd: s.ended,
 	}
-	return ctrl.NewControllerManagedBy(s.mgr).
+	return s.build(&v1alpha1.CacheFlushList{}).
 		For(&v1alpha1.CacheFlush{}).
-		Watches(&v1alpha1.CachePool{}, requests(s.mgr, &v1alpha1.CacheFlushList{}, poolIndex), builder.WithPredicates(readinessChanged())).
 		Watches(&v1alpha1.CacheFlush{}, handler.EnqueueRequestsFromMapFunc(r.behind), builder.WithPredicates(freesTurn())).
 		WatchesRawSource(source.TypedChannel(s.openedForFlushes, dependents(s.mgr, &v1alpha1.CacheFlushList{}))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: flushWorkers}).

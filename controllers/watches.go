@@ -20,7 +20,7 @@ import (
 	"github.com/cachewright/cachewright/api/v1alpha1"
 )
 
-// find the objects of a list's kind, in a namespace, that an index has under a value.
+// find the objects of a list's kind, in a namespace or in all (""), that an index has under a value.
 func find(ctx context.Context, mgr ctrl.Manager, kind client.ObjectList, namespace, index, value string) []reconcile.Request {
 	list, ok := kind.DeepCopyObject().(client.ObjectList)
 	if !ok {
@@ -50,7 +50,14 @@ func requests(mgr ctrl.Manager, kind client.ObjectList, index string) handler.Ev
 // dependents maps the name of a pool to those who work in it.
 func dependents(mgr ctrl.Manager, kind client.ObjectList) handler.TypedEventHandler[types.NamespacedName, reconcile.Request] {
 	return handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, pool types.NamespacedName) []reconcile.Request {
-		return find(ctx, mgr, kind, pool.Namespace, poolIndex, pool.Name)
+		return find(ctx, mgr, kind, "", poolIndex, pool.String())
+	})
+}
+
+// users maps a pool to those who work in it.
+func users(mgr ctrl.Manager, kind client.ObjectList) handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, pool client.Object) []reconcile.Request {
+		return find(ctx, mgr, kind, "", poolIndex, client.ObjectKeyFromObject(pool).String())
 	})
 }
 
@@ -61,19 +68,14 @@ func enqueue() handler.TypedEventHandler[types.NamespacedName, reconcile.Request
 	})
 }
 
-// poolOf maps an entry or a flush to its pools.
+// poolOf maps an entry or a flush to its pools, as far as they are of its namespace: others do not mind it.
 func poolOf() handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		var names []string
-		switch object := o.(type) {
-		case *v1alpha1.CacheEntry:
-			names = poolsOf(object)
-		case *v1alpha1.CacheFlush:
-			names = []string{object.Spec.PoolRef.Name}
-		}
 		var found []reconcile.Request
-		for _, name := range names {
-			found = append(found, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}})
+		for _, name := range poolsOf(o) {
+			if name.Namespace == o.GetNamespace() {
+				found = append(found, reconcile.Request{NamespacedName: name})
+			}
 		}
 		return found
 	})
@@ -91,7 +93,7 @@ func gone() predicate.Predicate {
 				return ok && !slices.Equal(poolsOf(was), poolsOf(is))
 			case *v1alpha1.CacheFlush:
 				is, ok := e.ObjectNew.(*v1alpha1.CacheFlush)
-				return ok && running(was) && (!running(is) || !is.DeletionTimestamp.IsZero() || was.Spec.PoolRef != is.Spec.PoolRef)
+				return ok && running(was) && (!running(is) || !is.DeletionTimestamp.IsZero() || was.Pool() != is.Pool())
 			}
 			return false
 		},

@@ -4,9 +4,11 @@
 package v1alpha1
 
 import (
+	"cmp"
 	"encoding/json"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // MaxValueBytes is the size of the largest value that a CacheEntry stores.
@@ -42,12 +44,25 @@ const (
 //
 // +kubebuilder:validation:MinProperties=1
 type PoolReference struct {
-	// name of a CachePool in the same namespace.
+	// name of the CachePool.
 	// +optional
 	// +kubebuilder:default=default
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
+
+	// namespace of the CachePool, if that is another one and admits this one. Keys then stand behind
+	// "<keyPrefix><this namespace>:".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// named gives the pool that a reference means in a namespace.
+func named(r PoolReference, namespace string) types.NamespacedName {
+	return types.NamespacedName{Namespace: cmp.Or(r.Namespace, namespace), Name: r.Name}
 }
 
 // The rules of the two large fields stand at the spec, because a refused rule of a field repeats the field's value. And
@@ -277,6 +292,9 @@ type CacheEntryList struct {
 
 	Items []CacheEntry `json:"items"`
 }
+
+// Pool that the entry names.
+func (e *CacheEntry) Pool() types.NamespacedName { return named(e.Spec.PoolRef, e.Namespace) }
 
 // EffectivePolicy is the declared policy, or Enforce. A counter has none.
 func (e *CacheEntry) EffectivePolicy() EntryPolicy {

@@ -5,6 +5,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // FlushMode says whether a CacheFlush deletes or only counts.
@@ -282,6 +283,9 @@ type CacheFlushList struct {
 
 	Items []CacheFlush `json:"items"`
 }
+
+// Pool that the flush names.
+func (f *CacheFlush) Pool() types.NamespacedName { return named(f.Spec.PoolRef, f.Namespace) }
 
 // Scans is false for a flush of named keys, which needs no scan and therefore no turn.
 func (f *CacheFlush) Scans() bool { return len(f.Spec.Keys) == 0 }

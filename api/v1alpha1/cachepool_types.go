@@ -53,6 +53,11 @@ type CachePoolSpec struct {
 	// +kubebuilder:validation:XValidation:rule="!self.startsWith('cachewright:') && !'cachewright:'.startsWith(self)",message="must not overlap \"cachewright:\", which the operator keeps for itself"
 	KeyPrefix string `json:"keyPrefix,omitempty"`
 
+	// allowedNamespaces are those whose entries and flushes may use the pool; only its own when it is not set. Keys of
+	// another namespace stand behind "<keyPrefix><namespace>:". To a namespace that is not allowed, the pool does not exist.
+	// +optional
+	AllowedNamespaces *AllowedNamespaces `json:"allowedNamespaces,omitempty"`
+
 	// resyncPeriod is the time between two full looks at the server and at all keys of the pool, as a safety
 	// net behind timers and events. At least 10s.
 	// +optional

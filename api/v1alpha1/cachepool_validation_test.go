@@ -16,6 +16,7 @@ const (
 	badTimeout      = `must be a duration from 100ms to 1m, such as 500ms or 3s`
 	badBudget       = `must be a duration from 100us to 1s, such as 500us or 2ms`
 	ownKeyPrefix    = `must not overlap "cachewright:", which the operator keeps for itself`
+	selectorAlone   = `spec.allowedNamespaces: Invalid value: selector must be set when from is Selector, and only then`
 	otherKeyPrefix  = `spec.keyPrefix: Invalid value: the prefix in effect cannot be changed; create another CachePool`
 )
 
@@ -197,6 +198,17 @@ var poolRows = map[string]row{
 	"tls.serverName: empty":                   {spec: pool(`tls: {serverName: ""}`), want: tooShort("spec.tls.serverName")},
 	"tls.serverName: long":                    {spec: pool("tls: {serverName: a" + longest + "}"), want: tooLong("spec.tls.serverName", 253)},
 	"tls.verification: other":                 {spec: pool("tls: {verification: none}"), want: uncheckedToo(`spec.tls.verification: Unsupported value: "none": supported values: "Full", "None"`)},
+	"allowedNamespaces: nothing":              {spec: pool("allowedNamespaces: {}")},
+	"allowedNamespaces: Same":                 {spec: pool("allowedNamespaces: {from: Same}"), update: pool("allowedNamespaces: {from: All}")},
+	"allowedNamespaces: Selector":             {spec: pool("allowedNamespaces: {from: Selector, selector: {matchLabels: {team: a}, matchExpressions: [{key: a, operator: In, values: [b]}]}}")},
+	"allowedNamespaces: selector of all":      {spec: pool("allowedNamespaces: {from: Selector, selector: {}}")},
+	"allowedNamespaces: other":                {spec: pool("allowedNamespaces: {from: Some}"), want: uncheckedToo(`spec.allowedNamespaces.from: Unsupported value: "Some": supported values: "Same", "All", "Selector"`)},
+	"allowedNamespaces: Selector without":     {spec: pool("allowedNamespaces: {from: Selector}"), want: selectorAlone},
+	"allowedNamespaces: All with selector":    {spec: pool("allowedNamespaces: {from: All, selector: {}}"), want: selectorAlone},
+	"allowedNamespaces: selector alone":       {spec: pool("allowedNamespaces: {selector: {matchLabels: {team: a}}}"), want: selectorAlone},
+	"allowedNamespaces: selector added":       {spec: pool("allowedNamespaces: {from: All}"), update: pool("allowedNamespaces: {from: All, selector: {}}"), want: selectorAlone},
+	"allowedNamespaces.selector: no key":      {spec: pool("allowedNamespaces: {from: Selector, selector: {matchExpressions: [{operator: Exists}]}}"), want: uncheckedToo("spec.allowedNamespaces.selector.matchExpressions[0].key: Required value")},
+	"allowedNamespaces.selector: no operator": {spec: pool("allowedNamespaces: {from: Selector, selector: {matchExpressions: [{key: a}]}}"), want: uncheckedToo("spec.allowedNamespaces.selector.matchExpressions[0].operator: Required value")},
 
 	"suspend: no truth value": {spec: pool(`suspend: "true"`), want: uncheckedToo(`spec.suspend: Invalid value: "string": spec.suspend in body must be of type boolean: "string"`)},
 	"suspend: on and off":     {spec: pool("suspend: true"), update: pool("suspend: false")},

@@ -70,6 +70,11 @@ const (
 	ReasonServerChanged = "ServerChanged"
 	// ReasonWrongTopology : the server is not of the declared topology.
 	ReasonWrongTopology = "WrongTopology"
+	// ReasonInvalidSelector : the selector of allowedNamespaces cannot be used; only the pool's own namespace is served.
+	ReasonInvalidSelector = "InvalidSelector"
+	// ReasonPrefixConflict : an older pool of another namespace uses an overlapping prefix on the same server and
+	// database, and does not admit this one.
+	ReasonPrefixConflict = "PrefixConflict"
 )
 
 // Reasons of a CacheEntry.

@@ -57,6 +57,10 @@ func TestDefaults(t *testing.T) {
 			"{keys: [a], poolRef: {name: main}, mode: DryRun, declaredEntries: Rewrite, maxKeys: 1, maxKeysPerSecond: 1, runID: r, activeDeadlineSeconds: 1, backoffLimit: 1, suspend: true}",
 			"{keys: [a], poolRef: {name: main}, mode: DryRun, declaredEntries: Rewrite, maxKeys: 1, maxKeysPerSecond: 1, runID: r, activeDeadlineSeconds: 1, backoffLimit: 1, suspend: true}",
 		},
+		"CachePool, allowedNamespaces": {
+			"CachePool", `{addresses: ["redis:6379"], allowedNamespaces: {}}`,
+			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, allowedNamespaces: {from: Same}}`,
+		},
 		"CachePool, flush limits": {
 			"CachePool", `{addresses: ["redis:6379"], flushLimits: {maxKeysPerSecond: 1}}`,
 			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, flushLimits: {maxKeysPerSecond: 1}}`,
@@ -163,7 +167,7 @@ func refusals(path string, s *apiextensionsv1.JSONSchemaProps) (all []string) {
 		at(path, "Invalid value: .* should be less than or equal to %v", *s.Maximum)
 	}
 	if s.Pattern != "" {
-		at(path, "Invalid value: .* should match %s", regexp.QuoteMeta(s.Pattern))
+		at(path, "Invalid value: .* should match '%s'", regexp.QuoteMeta(s.Pattern))
 	}
 	if len(s.Enum) > 0 {
 		values := make([]string, len(s.Enum))

@@ -20,6 +20,12 @@ func Prefixed(prefix string) Target { return Target{literal: prefix, glob: "*"} 
 // Matching takes the keys that match a Redis glob: see https://redis.io/docs/latest/commands/keys/.
 func Matching(glob string) Target { return Target{glob: glob} }
 
+// Under narrows a target to the keys behind a text, which is taken literally.
+func (t Target) Under(fence string) Target {
+	t.literal = fence + t.literal
+	return t
+}
+
 // pattern is the MATCH argument of SCAN for this target behind a key prefix.
 func (t Target) pattern(prefix string) string { return escape(prefix+t.literal) + t.glob }
 

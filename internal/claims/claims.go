@@ -14,12 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Place is a key of a pool, by its name without the prefix.
-type Place struct {
-	Pool types.NamespacedName
-	Key  string
-}
-
 // Claim is the declaration of a key by an entry that is not being deleted.
 type Claim struct {
 	Place

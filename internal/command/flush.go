@@ -66,6 +66,7 @@ func (f *flush) addFlags(c *cobra.Command) {
 	flags, s := c.Flags(), &f.spec
 	flags.StringVar(&f.name, "name", "", "name of the CacheFlush; one that exists with the same spec is followed. Generated when empty")
 	flags.StringVar(&s.PoolRef.Name, "pool", "default", "CachePool to flush")
+	flags.StringVar(&s.PoolRef.Namespace, "pool-namespace", "", "namespace of the CachePool, if that is another one and admits this one")
 	flags.BoolVar(&f.all, "all", false, "flush every key of the pool")
 	flags.StringVar(&s.Prefix, "prefix", "", "flush the keys that start with this text, taken literally")
 	flags.StringVar(&s.Match, "match", "", "flush the keys that match this Redis glob")

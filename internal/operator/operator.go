@@ -90,6 +90,7 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
+	o.Controllers.Namespaces = o.Namespaces
 	if err := controllers.Setup(ctx, mgr, o.Controllers); err != nil {
 		return fmt.Errorf("the controllers cannot be set up: %w", err)
 	}
@@ -109,10 +110,14 @@ func only(namespaces []string) map[string]cache.Config {
 }
 
 // slim keeps only what the operator reads of an object: of ConfigMaps and Secrets, whose content it never caches,
-// names and versions. Their annotations may repeat the content (kubectl apply does that).
+// names and versions, of Namespaces labels too. Their annotations may repeat the content (kubectl apply does that).
 func slim(object any) (any, error) {
 	if meta, ok := object.(*metav1.PartialObjectMetadata); ok {
-		meta.ObjectMeta = metav1.ObjectMeta{Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion}
+		labels := meta.Labels
+		if meta.Namespace != "" {
+			labels = nil
+		}
+		meta.ObjectMeta = metav1.ObjectMeta{Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion, Labels: labels}
 	}
 	if o, ok := object.(client.Object); ok {
 		o.SetManagedFields(nil)

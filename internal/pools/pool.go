@@ -71,8 +71,10 @@ func (p Pool) Uses(o cache.Options) bool { return p.Cache != nil && same(p.optio
 
 // Endpoint says where the connection leads; false when there is none.
 func (p Pool) Endpoint() (Endpoint, bool) {
-	return Endpoint{Address: p.options.Address, Database: p.options.Database}, p.Cache != nil
+	return endpointOf(p.options), p.Cache != nil
 }
+
+func endpointOf(o cache.Options) Endpoint { return Endpoint{Address: o.Address, Database: o.Database} }
 
 // Endpoint is where keys are.
 type Endpoint struct {

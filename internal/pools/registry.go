@@ -38,6 +38,9 @@ const (
 
 // Registry of live pools. It runs keepers from Start until its context ends.
 type Registry struct {
+	// Vet, if it is set, has the last word on whether a pool may be used on the server that it leads to.
+	Vet func(context.Context, types.NamespacedName, Endpoint, cache.Server) error
+
 	clock clock.Clock
 	tell  Listeners
 
@@ -99,7 +102,7 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) (m
 	if !live.Uses(o) {
 		next = cache.Open(o)
 	}
-	server, err := next.Check(ctx)
+	server, err := r.check(ctx, id.Name, next, o)
 	gate := gateAfter(err)
 	if gate == keeper.Closed && next != live.Cache {
 		return false, errors.Join(err, next.Stop())
@@ -118,10 +121,21 @@ func (r *Registry) Check(ctx context.Context, name types.NamespacedName) error {
 	if !ok {
 		return &cache.Error{Class: cache.Unavailable, Reason: cache.ReasonConnectionFailed, Message: "Never connected"}
 	}
-	server, err := live.Cache.Check(ctx)
+	server, err := r.check(ctx, name, live.Cache, live.options)
 	live.Gate, live.Server = gateAfter(err), server
 	r.put(live, false) //nolint:contextcheck // as above
 	return err
+}
+
+// check a connection, and whether its pool may use it.
+func (r *Registry) check(ctx context.Context, name types.NamespacedName, c *cache.Pool, o cache.Options) (cache.Server, error) {
+	server, err := c.Check(ctx)
+	if r.Vet != nil && gateAfter(err) != keeper.Closed {
+		if veto := r.Vet(ctx, name, endpointOf(o), server); veto != nil {
+			return server, veto
+		}
+	}
+	return server, err
 }
 
 // put a checked connection into use. After a gap, and on another server or connection, all keys are looked at, and

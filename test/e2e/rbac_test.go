@@ -64,6 +64,8 @@ var rights = map[string]string{
 	"cacheflushes.cachewright.dev watch":               "the cache of the operator",
 	"cacheflushes.cachewright.dev delete":              "ttlSecondsAfterFinished",
 	"cacheflushes/status.cachewright.dev patch":        "the status",
+	"namespaces list":                                  "the labels that pools admit namespaces by",
+	"namespaces watch":                                 "a changed label counts at once",
 	"events.events.k8s.io create":                      "what happened",
 	"events.events.k8s.io patch":                       "that it happened again",
 	"leases.coordination.k8s.io get":                   "who leads",
@@ -79,7 +81,7 @@ var rights = map[string]string{
 var seldom = []string{
 	"events patch", "events.events.k8s.io patch", // only for what happens again and again within minutes
 	// Where the API server can, a watch begins with what is there.
-	"cachepools.cachewright.dev list", "cacheentries.cachewright.dev list", "cacheflushes.cachewright.dev list", "configmaps list", "secrets list",
+	"cachepools.cachewright.dev list", "cacheentries.cachewright.dev list", "cacheflushes.cachewright.dev list", "configmaps list", "secrets list", "namespaces list",
 }
 
 func TestTheOperatorWorksWithTheRightsThatItsManifestsGiveIt(t *testing.T) {
