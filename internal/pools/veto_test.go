@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cachewright/cachewright/internal/cache"
-	"github.com/cachewright/cachewright/internal/pools"
 	"github.com/cachewright/cachewright/internal/keeper"
+	"github.com/cachewright/cachewright/internal/pools"
 	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
