@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -121,7 +122,7 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	r.registry.Attempted(name)
 	if moved {
 		r.recorder.Eventf(pool, nil, corev1.EventTypeNormal, v1alpha1.ReasonServerChanged, "Connect",
-			"Entries are written to %s, database %d; keys on the former server or database stay there", options.Address, options.Database)
+			"Entries are written to %s, database %d; keys on the former server or database stay there", strings.Join(options.Addresses, ", "), options.Database)
 	}
 	live, _ = r.registry.Get(name)
 	switch {
@@ -177,26 +178,39 @@ func explain(err error) *status.Verdict {
 // options to connect with, and the version of the Secret that they come from.
 func (r *cachePoolReconciler) options(ctx context.Context, pool *v1alpha1.CachePool) (cache.Options, string, error) {
 	o := cache.Options{
-		Address: pool.Spec.Addresses[0], Database: database(pool), Prefix: pool.EffectiveKeyPrefix(),
+		Topology: cache.Topology(pool.Spec.Topology), Addresses: pool.Spec.Addresses, Database: database(pool), Prefix: pool.EffectiveKeyPrefix(),
 		Timeout: pool.Spec.Timeout.Duration, Dial: r.dial,
 	}
-	ref := pool.Spec.CredentialsSecretRef
+	if s := pool.Spec.Sentinel; s != nil {
+		var err error
+		o.MasterName = s.MasterName
+		if o.SentinelUsername, o.SentinelPassword, _, err = r.credentials(ctx, pool, s.CredentialsSecretRef); err != nil {
+			return o, "", err
+		}
+	}
+	var version string
+	var err error
+	o.Username, o.Password, version, err = r.credentials(ctx, pool, pool.Spec.CredentialsSecretRef)
+	return o, version, err
+}
+
+// credentials from a Secret, and its version.
+func (r *cachePoolReconciler) credentials(ctx context.Context, pool *v1alpha1.CachePool, ref *v1alpha1.CredentialsSecretReference) (username, password, version string, err error) {
 	if ref == nil {
-		return o, "", nil
+		return "", "", "", nil
 	}
 	secret := &corev1.Secret{}
-	err := r.reader.Get(ctx, types.NamespacedName{Namespace: pool.Namespace, Name: ref.Name}, secret)
+	err = r.reader.Get(ctx, types.NamespacedName{Namespace: pool.Namespace, Name: ref.Name}, secret)
 	if apierrors.IsNotFound(err) {
-		return o, "", status.Waiting(v1alpha1.ReasonSecretNotFound, "Secret %q does not exist", ref.Name)
+		return "", "", "", status.Waiting(v1alpha1.ReasonSecretNotFound, "Secret %q does not exist", ref.Name)
 	} else if err != nil {
-		return o, "", err
+		return "", "", "", err
 	}
-	password, ok := secret.Data[ref.PasswordKey]
+	value, ok := secret.Data[ref.PasswordKey]
 	if !ok {
-		return o, "", status.Stalled(v1alpha1.ReasonInvalidSecret, "Secret %q has no key %q", ref.Name, ref.PasswordKey)
+		return "", "", "", status.Stalled(v1alpha1.ReasonInvalidSecret, "Secret %q has no key %q", ref.Name, ref.PasswordKey)
 	}
-	o.Username, o.Password = string(secret.Data[ref.UsernameKey]), string(password)
-	return o, secret.ResourceVersion, nil
+	return string(secret.Data[ref.UsernameKey]), string(value), secret.ResourceVersion, nil
 }
 
 // inUse says whether entries or running flushes of the pool's namespace need it still.

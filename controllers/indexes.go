@@ -43,10 +43,14 @@ func (s *system) index(ctx context.Context) error {
 			return nil
 		})},
 		{&v1alpha1.CachePool{}, secretIndex, indexed(func(p *v1alpha1.CachePool) []string {
+			var names []string
 			if ref := p.Spec.CredentialsSecretRef; ref != nil {
-				return []string{ref.Name}
+				names = append(names, ref.Name)
 			}
-			return nil
+			if s := p.Spec.Sentinel; s != nil && s.CredentialsSecretRef != nil {
+				names = append(names, s.CredentialsSecretRef.Name)
+			}
+			return names
 		})},
 	} {
 		if err := s.mgr.GetFieldIndexer().IndexField(ctx, x.object, x.name, x.values); err != nil {

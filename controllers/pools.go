@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -134,12 +135,20 @@ func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
 	switch {
 	case database(a) != database(b):
 		return false
-	case a.Spec.Addresses[0] == b.Spec.Addresses[0]:
+	case a.Spec.Topology == b.Spec.Topology && slices.Equal(a.Spec.Addresses, b.Spec.Addresses) && masterName(a) == masterName(b):
 		return true
 	}
 	liveA, _ := f.registry.Get(client.ObjectKeyFromObject(a))
 	liveB, _ := f.registry.Get(client.ObjectKeyFromObject(b))
-	return liveA.Server.ID != "" && liveA.Server.ID == liveB.Server.ID
+	return liveA.Server.Same(liveB.Server)
+}
+
+// masterName of a pool with sentinels.
+func masterName(p *v1alpha1.CachePool) string {
+	if p.Spec.Sentinel == nil {
+		return ""
+	}
+	return p.Spec.Sentinel.MasterName
 }
 
 // places gives the names that a key, given by its full name, has in the pools.

@@ -39,7 +39,7 @@ const (
 
 func open(t *testing.T, addr string, changes ...func(*cache.Options)) *cache.Pool {
 	t.Helper()
-	o := cache.Options{Address: addr, Prefix: prefix, Timeout: timeout}
+	o := cache.Options{Addresses: []string{addr}, Prefix: prefix, Timeout: timeout}
 	for _, change := range changes {
 		change(&o)
 	}

@@ -6,12 +6,13 @@ package cache
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// reader is the connection whose reads the server remembers.
+// reader is the connection whose reads a server remembers.
 type reader struct {
 	pool   *Pool
 	client *redis.Client
@@ -21,8 +22,8 @@ type reader struct {
 	mu sync.Mutex
 }
 
-func (p *Pool) newReader(end context.CancelCauseFunc) *reader {
-	r := &reader{pool: p, client: redis.NewClient(p.single()), end: end}
+func (p *Pool) newReader(n node, end context.CancelCauseFunc) *reader {
+	r := &reader{pool: p, client: redis.NewClient(n.single()), end: end}
 	_ = r.client.RegisterPushNotificationHandler("tracking-redir-broken", handler(func([]any) { // no other handler has the name
 		end(wrap("CLIENT TRACKING", net.ErrClosed))
 	}), true)
@@ -37,7 +38,10 @@ func (r *reader) track(ctx context.Context, to int64) error {
 	return wrap("CLIENT TRACKING", r.conn.ClientTrackingOn(ctx, &redis.ClientTrackingOptions{Redirect: to}).Err())
 }
 
-// pipelined does a round trip. A broken connection ends the session.
+// errMoved ends a watch: keys have gone from one node to another, where nobody tells of their changes yet.
+var errMoved = &Error{Class: Unavailable, Reason: ReasonConnectionFailed, Message: "Slots have moved to another node of the cluster"}
+
+// pipelined does a round trip. A broken connection ends the session, and so does a key that is on another node by now.
 func (r *reader) pipelined(ctx context.Context, queue func(redis.Pipeliner) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -49,7 +53,11 @@ func (r *reader) pipelined(ctx context.Context, queue func(redis.Pipeliner) erro
 	commands, _ := r.conn.Pipelined(ctx, queue)
 	// What breaks in the middle is broken at the end.
 	err := wrap("PING", commands[len(commands)-1].Err())
-	if !Is(err, ReasonConnectionFailed) {
+	switch {
+	case Is(err, ReasonConnectionFailed):
+	case slices.ContainsFunc(commands, func(c redis.Cmder) bool { return redirected(c.Err()) }):
+		err = errMoved
+	default:
 		return nil
 	}
 	r.end(err)
@@ -65,20 +73,37 @@ func (r *reader) close() {
 }
 
 // single are the options of a client with one connection of its own.
-func (p *Pool) single() *redis.Options {
-	o := *p.client.Options()
+func (n node) single() *redis.Options {
+	o := *n.Options()
 	o.OnConnect = nil
 	o.PushNotificationProcessor = nil
 	o.PoolSize, o.MaxActiveConns, o.ConnMaxIdleTime = 1, 1, -1
 	return &o
 }
 
-// read does a round trip through the watch, if there is one, so that the server remembers the keys.
-func (p *Pool) read(ctx context.Context, queue func(redis.Pipeliner) error) {
-	if r := p.reader.Load(); r != nil && r.pipelined(ctx, queue) == nil {
-		return
+// read keys by their full names, in one round trip to each node, and through the watch if there is one, so that the server
+// remembers them. queue sends the commands for one of them, maybe more than once; the errors stand in the commands.
+func (p *Pool) read(ctx context.Context, names []string, queue func(pipe redis.Pipeliner, i int)) {
+	byNode := map[string][]int{}
+	for i, name := range names {
+		at, _ := p.nodeOf(ctx, name) // where that is not known, the client tries to find out, and fails
+		byNode[at] = append(byNode[at], i)
 	}
-	// Without one, or if it has just broken: the keys are read all the same. The errors stand in the commands; what
-	// Pipelined returns is the first of them.
-	_, _ = p.client.Pipelined(ctx, queue)
+	var reading sync.WaitGroup
+	for at, indices := range byNode {
+		reading.Go(func() {
+			all := func(pipe redis.Pipeliner) error {
+				for _, i := range indices {
+					queue(pipe, i)
+				}
+				return nil
+			}
+			if r, ok := p.readers.Load(at); ok && r.(*reader).pipelined(ctx, all) == nil { //nolint:forcetypeassert,errcheck // nothing else is stored
+				return
+			}
+			// Without a watch, or if it has just broken: the keys are read all the same.
+			_, _ = p.client.Pipelined(ctx, all)
+		})
+	}
+	reading.Wait()
 }

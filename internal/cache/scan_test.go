@@ -110,7 +110,7 @@ func TestAScanThatIsToldToStopDoesOnePageAllTheSame(t *testing.T) {
 	server := redistest.Start(t)
 	withUsers(t, server.Addr, 5000)
 	got := must[cache.ScanResult](t)(open(t, server.Addr).NewScan(users, cache.ScanOptions{}).Run(t.Context(), cache.Checkpoint{}, func() bool { return true }))
-	if got.Deleted == 0 || got.Deleted != got.Matched || got.Checkpoint.Done || got.Checkpoint.Cursor == 0 {
+	if got.Deleted == 0 || got.Deleted != got.Matched || got.Checkpoint.Done || got.Checkpoint.Nodes[0].Cursor == 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -182,14 +182,14 @@ func TestACheckpointOfAnotherServerIsTheStart(t *testing.T) {
 	for name, start := range redistest.Servers {
 		t.Run(name, func(t *testing.T) {
 			addr, _ := start(t)
-			for name, from := range map[string]cache.Checkpoint{
+			for name, from := range map[string]cache.NodeCheckpoint{
 				"half-way": {Node: addr, ServerID: "another", Cursor: 12345},
 				"done":     {Node: addr, ServerID: "another", Done: true},
 			} {
 				t.Run(name, func(t *testing.T) {
 					withUsers(t, addr, 3000)
-					got := must[cache.ScanResult](t)(open(t, addr).NewScan(users, cache.ScanOptions{}).Run(t.Context(), from, never))
-					if !got.Restarted || got.Deleted != 3000 || !got.Checkpoint.Done || got.Checkpoint.ServerID == from.ServerID || got.Checkpoint.Node != addr {
+					got := must[cache.ScanResult](t)(open(t, addr).NewScan(users, cache.ScanOptions{}).Run(t.Context(), cache.Checkpoint{Nodes: []cache.NodeCheckpoint{from}}, never))
+					if !got.Restarted || got.Deleted != 3000 || !got.Checkpoint.Done || got.Checkpoint.Nodes[0].ServerID == from.ServerID || got.Checkpoint.Nodes[0].Node != addr {
 						t.Errorf("%+v", got)
 					}
 					wantOnlyOutside(t, addr)
@@ -400,7 +400,7 @@ func TestAPrefixIsLiteralWhateverItContains(t *testing.T) {
 				want = append(want, name)
 			}
 		}
-		p := cache.Open(cache.Options{Address: server.Addr, Prefix: prefix, Timeout: timeout})
+		p := cache.Open(cache.Options{Addresses: []string{server.Addr}, Prefix: prefix, Timeout: timeout})
 		defer func() { _ = p.Stop() }()
 		if _, err := p.NewScan(cache.Prefixed(within), cache.ScanOptions{}).Run(ctx, cache.Checkpoint{}, never); err != nil {
 			rt.Fatal(err)

@@ -5,6 +5,7 @@ package pools
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -78,7 +79,7 @@ func (p Pool) moved(to cache.Options, server cache.Server) bool {
 	case p.options.Database != to.Database:
 		return true
 	default:
-		return p.options.Address != to.Address && (server.ID == "" || server.ID != p.Server.ID)
+		return !sameEndpoint(p.options, to) && !server.Same(p.Server)
 	}
 }
 
@@ -96,6 +97,12 @@ func gateAfter(err error) keeper.Gate {
 
 // same says whether two connections would be the same.
 func same(a, b cache.Options) bool {
-	return a.Address == b.Address && a.Database == b.Database && a.Username == b.Username &&
-		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout
+	return sameEndpoint(a, b) && a.Database == b.Database && a.Username == b.Username &&
+		a.Password == b.Password && a.SentinelUsername == b.SentinelUsername && a.SentinelPassword == b.SentinelPassword &&
+		a.Prefix == b.Prefix && a.Timeout == b.Timeout
+}
+
+// sameEndpoint says whether two connections lead to the same place.
+func sameEndpoint(a, b cache.Options) bool {
+	return a.Topology == b.Topology && a.MasterName == b.MasterName && slices.Equal(a.Addresses, b.Addresses)
 }

@@ -167,7 +167,7 @@ func (w *flushBench) verify(way *way, deleted int64) {
 // byEngine is the scan of this repository, without the operator around it.
 func (w *flushBench) byEngine() (time.Duration, int64) {
 	w.Helper()
-	pool := cache.Open(cache.Options{Address: w.server.Addr, Prefix: ours, Timeout: patience})
+	pool := cache.Open(cache.Options{Addresses: []string{w.server.Addr}, Prefix: ours, Timeout: patience})
 	defer func() { w.must(pool.Stop()) }()
 	_, err := pool.Check(w.Context()) // it connects, as the operator has long done
 	w.must(err)
