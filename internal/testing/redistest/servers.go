@@ -5,6 +5,7 @@ package redistest
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -93,7 +94,9 @@ func (s *shelf) lend(tb testing.TB) string {
 	tb.Cleanup(func() {
 		client := redis.NewUniversalClient(Options(addr))
 		defer func() { _ = client.Close() }()
-		err := Each(context.Background(), client, func(c *redis.Client) error { return c.FlushAll(context.Background()).Err() })
+		err := Each(context.Background(), client, func(c *redis.Client) error {
+			return errors.Join(c.FlushAll(context.Background()).Err(), c.ConfigResetStat(context.Background()).Err())
+		})
 		if err != nil {
 			tb.Errorf("the servers at %s cannot be used by the next test: %v", addr, err)
 			return
