@@ -132,14 +132,14 @@ func wrap(command string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if known, ok := errors.AsType[*Error](err); ok {
+		return known
+	}
 	if strings.Contains(err.Error(), "redis: all sentinels ") {
 		return wrapSentinels(err)
 	}
 	if errors.Is(err, redis.Nil) {
 		return ErrNotFound
-	}
-	if known, ok := errors.AsType[*Error](err); ok {
-		return known
 	}
 	if redis.IsPermissionError(err) || redis.HasErrorPrefix(err, "The user executing the script can't ") {
 		message := "The Redis user may not run " + command

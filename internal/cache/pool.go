@@ -74,12 +74,14 @@ type Pool struct {
 	readers sync.Map
 	// watches that run: what ends them, by the channels that say so. nil once the pool is stopped.
 	watches map[chan struct{}]context.CancelFunc
-	mu      sync.Mutex
+	// guests are the clients of nodes that the client of the cluster does not know yet, by address.
+	guests map[string]*redis.Client
+	mu     sync.Mutex
 }
 
 // Open makes a Pool. It does not dial: the first command does, and Check tells whether the server can be used.
 func Open(o Options) *Pool {
-	p := &Pool{topology: cmp.Or(o.Topology, Standalone), prefix: o.Prefix, name: o.Addresses[0], database: o.Database, timeout: o.Timeout, epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}}
+	p := &Pool{topology: cmp.Or(o.Topology, Standalone), prefix: o.Prefix, name: o.Addresses[0], database: o.Database, timeout: o.Timeout, epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}, guests: map[string]*redis.Client{}}
 	if o.Topology == Sentinel {
 		p.name = o.MasterName
 	}
@@ -93,6 +95,11 @@ func (p *Pool) Prefix() string { return p.prefix }
 // Stop closes every connection. Commands under way fail.
 func (p *Pool) Stop() error {
 	p.endWatches()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, guest := range p.guests {
+		_ = guest.Close()
+	}
 	return wrap("close", p.client.Close())
 }
 

@@ -38,15 +38,15 @@ func (r *reader) track(ctx context.Context, to int64) error {
 	return wrap("CLIENT TRACKING", r.conn.ClientTrackingOn(ctx, &redis.ClientTrackingOptions{Redirect: to}).Err())
 }
 
-// errMoved ends a watch: keys have gone from one node to another, where nobody tells of their changes yet.
-var errMoved = &Error{Class: Unavailable, Reason: ReasonConnectionFailed, Message: "Slots have moved to another node of the cluster"}
+// errMoved ends a watch: keys are on another server now, which does not tell of their changes yet.
+var errMoved = &Error{Class: Unavailable, Reason: ReasonConnectionFailed, Message: "Another server has the keys"}
 
 // pipelined does a round trip. A broken connection ends the session, and so does a key that is on another node by now.
-func (r *reader) pipelined(ctx context.Context, queue func(redis.Pipeliner) error) error {
+func (r *reader) pipelined(ctx context.Context, queue func(redis.Pipeliner) error) ([]redis.Cmder, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if ctx.Err() != nil { // so nothing would be sent, and nothing breaks
-		return wrap("PING", ctx.Err())
+		return nil, wrap("PING", ctx.Err())
 	}
 	ctx, cancel := r.pool.deadline(ctx)
 	defer cancel()
@@ -55,13 +55,13 @@ func (r *reader) pipelined(ctx context.Context, queue func(redis.Pipeliner) erro
 	err := wrap("PING", commands[len(commands)-1].Err())
 	switch {
 	case Is(err, ReasonConnectionFailed):
-	case slices.ContainsFunc(commands, func(c redis.Cmder) bool { return redirected(c.Err()) }):
+	case slices.ContainsFunc(commands, func(c redis.Cmder) bool { return redirected(c.Err()) && !asked(c.Err()) }):
 		err = errMoved
 	default:
-		return nil
+		return commands, nil
 	}
 	r.end(err)
-	return err
+	return nil, err
 }
 
 // close the connection under whoever waits for an answer.
@@ -98,12 +98,29 @@ func (p *Pool) read(ctx context.Context, names []string, queue func(pipe redis.P
 				}
 				return nil
 			}
-			if r, ok := p.readers.Load(at); ok && r.(*reader).pipelined(ctx, all) == nil { //nolint:forcetypeassert,errcheck // nothing else is stored
-				return
+			if r, ok := p.readers.Load(at); ok {
+				commands, err := r.(*reader).pipelined(ctx, all) //nolint:forcetypeassert,errcheck // nothing else is stored
+				if err == nil {
+					indices = away(indices, commands)
+				}
 			}
-			// Without a watch, or if it has just broken: the keys are read all the same.
-			_, _ = p.client.Pipelined(ctx, all)
+			// Without a watch, or if it has just broken, or for keys whose slot is on its way: they are read all the same. Of
+			// changes of the latter nothing is told until the slot has moved, which ends the watch.
+			if len(indices) > 0 {
+				_, _ = p.client.Pipelined(ctx, all)
+			}
 		})
 	}
 	reading.Wait()
+}
+
+// away are those of the keys that are not on the node that was asked for all. Each is asked for with as many commands.
+func away(indices []int, commands []redis.Cmder) (away []int) {
+	each := len(commands) / len(indices)
+	for n, i := range indices {
+		if slices.ContainsFunc(commands[n*each:(n+1)*each], func(c redis.Cmder) bool { return asked(c.Err()) }) {
+			away = append(away, i)
+		}
+	}
+	return away
 }

@@ -241,22 +241,27 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 // are deleted there.
 func (s *Scan) gone(ctx context.Context, names []string, unlinks []*redis.IntCmd) error {
 	var elsewhere []string
+	var failed error
 	for i, u := range unlinks {
-		if redirected(u.Err()) { // in a cluster, each names one key
+		switch {
+		case redirected(u.Err()): // in a cluster, each names one key
 			elsewhere = append(elsewhere, names[i])
+		case failed == nil:
+			failed = wrap("UNLINK", u.Err())
 		}
+		s.result.Deleted += u.Val()
 	}
 	if len(elsewhere) > 0 {
+		var again []*redis.IntCmd
 		_, _ = s.pool.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-			unlinks = append(unlinks, s.pool.unlink(ctx, pipe, elsewhere)...)
+			again = s.pool.unlink(ctx, pipe, elsewhere)
 			return nil
 		})
-	}
-	var failed error
-	for _, u := range unlinks {
-		s.result.Deleted += u.Val()
-		if failed == nil && !redirected(u.Err()) {
-			failed = wrap("UNLINK", u.Err())
+		for _, u := range again {
+			if failed == nil {
+				failed = wrap("UNLINK", u.Err())
+			}
+			s.result.Deleted += u.Val()
 		}
 	}
 	if failed == nil && len(names) > 0 && s.options.Deleted != nil {

@@ -46,23 +46,22 @@ func (p *Pool) Check(ctx context.Context) (Server, error) {
 		return Server{}, err
 	}
 	var server Server
+	var failed error
 	for i, n := range nodes {
 		info, err := p.info(ctx, n)
-		if err != nil {
-			return Server{}, err
-		}
-		if i == 0 {
+		if err == nil && i == 0 {
 			server, err = p.describe(ctx, n, info)
 			server.Nodes = len(nodes)
 		}
 		if err == nil {
 			err = p.tryCommands(ctx, n)
 		}
-		if err != nil {
-			return server, err
+		// That one node does not answer is told better by the others.
+		if err != nil && (failed == nil || Is(err, ReasonClusterDown)) {
+			failed = err
 		}
 	}
-	return server, nil
+	return server, failed
 }
 
 // describe the server by what one node tells.
@@ -134,37 +133,78 @@ type identity struct {
 	node
 
 	id string
+	// place is what stays as long as a watch does: the slots that it serves, or, behind sentinels, the server.
+	place string
 	// moving : keys are on their way to or from it.
 	moving bool
+	// guest : it has no slots yet, but keys of one that is on its way.
+	guest bool
 }
 
-// identify the nodes.
+// identify the nodes, those included that have no slots yet, but keys.
 func (p *Pool) identify(ctx context.Context) ([]identity, error) {
 	nodes, err := p.nodes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found := make([]identity, len(nodes))
-	for i, n := range nodes {
-		info, err := p.info(ctx, n)
+	var found []identity
+	var known []string
+	coming := map[string]string{}
+	for _, n := range nodes {
+		i, m, err := p.identifyNode(ctx, n)
 		if err != nil {
 			return nil, err
 		}
-		id := info["run_id"]
-		if id == "" {
-			id = fmt.Sprintf("connection %d of %s", p.dials.Load(), p.epoch)
+		found, known = append(found, i), append(known, m.self)
+		for _, id := range m.to {
+			coming[id] = m.addresses[id]
 		}
-		found[i] = identity{node: n, id: fmt.Sprintf("%s/%d", id, p.database)}
-		if p.topology != Cluster {
+	}
+	for id, addr := range coming {
+		if slices.Contains(known, id) {
 			continue
 		}
-		m, err := p.members(ctx, n)
+		n, err := p.joining(nodes[0], addr)
 		if err != nil {
 			return nil, err
 		}
-		found[i].id, found[i].moving = id+"/"+m.own, m.moving
+		i, _, err := p.identifyNode(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		i.guest = true
+		found = append(found, i)
 	}
+	slices.SortFunc(found, func(a, b identity) int { return strings.Compare(a.name, b.name) })
 	return found, nil
+}
+
+// identifyNode asks the node who it is. Behind sentinels, it asks them first who is the server now: one that was replaced
+// may take commands for some seconds, though what is written there is lost. To dial is to ask, and makes the client hang
+// up on the former one.
+func (p *Pool) identifyNode(ctx context.Context, n node) (i identity, m members, err error) {
+	i = identity{node: n}
+	if p.topology == Sentinel {
+		n.Client = redis.NewClient(n.single())
+		defer func() { _ = n.Close() }()
+	}
+	info, err := p.info(ctx, n)
+	if err != nil {
+		return i, m, err
+	}
+	id := info["run_id"]
+	if id == "" {
+		id = fmt.Sprintf("connection %d of %s", p.dials.Load(), p.epoch)
+	}
+	switch i.id = fmt.Sprintf("%s/%d", id, p.database); p.topology {
+	case Cluster:
+		m, err = p.members(ctx, n)
+		i.id, i.place, i.moving = id+"/"+m.own, m.slots, m.moving
+	case Sentinel:
+		i.place = info["run_id"]
+	case Standalone:
+	}
+	return i, m, err
 }
 
 // roundTrip is how long a command takes that hardly costs the server anything.

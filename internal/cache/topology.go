@@ -6,6 +6,7 @@ package cache
 import (
 	"context"
 	"hash/fnv"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +51,9 @@ func (o Options) client(onConnect func(context.Context, *redis.Conn) error) redi
 	case Cluster:
 		c := u.Cluster()
 		c.DisableRoutingPolicies = true // they would ask the server what it knows of each command, for commands that we do not use
-		return redis.NewClusterClient(c)
+		client := redis.NewClusterClient(c)
+		client.AddHook(lost{})
+		return client
 	case Standalone:
 	}
 	return redis.NewClient(u.Simple())
@@ -85,7 +88,28 @@ func (p *Pool) nodes(ctx context.Context) ([]node, error) {
 		return nil
 	})
 	slices.SortFunc(nodes, func(a, b node) int { return strings.Compare(a.name, b.name) })
+	switch {
+	case err != nil && strings.Contains(err.Error(), "unknown command"):
+		return nil, &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The addresses lead to no cluster", cause: err}
+	case err == nil && len(nodes) == 0:
+		return nil, &Error{Class: Unavailable, Reason: ReasonClusterDown, Message: "No node of the cluster has any slots"}
+	}
 	return nodes, wrap("CLUSTER SLOTS", err)
+}
+
+// joining is a node that slots are on their way to, but that has none yet, and so is unknown to the client of the cluster.
+func (p *Pool) joining(like node, addr string) (node, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watches == nil {
+		return node{}, wrap("CLUSTER NODES", net.ErrClosed)
+	}
+	if p.guests[addr] == nil {
+		o := *like.Options()
+		o.Addr = addr
+		p.guests[addr] = redis.NewClient(&o)
+	}
+	return node{p.guests[addr], addr}, nil
 }
 
 // nodeOf a key, by its full name, as far as the client knows.
@@ -103,6 +127,10 @@ func (p *Pool) nodeOf(ctx context.Context, name string) (string, error) {
 
 // nameOn a node: the full name of a key that begins with the prefix and a text, and lies there.
 func (p *Pool) nameOn(ctx context.Context, n node, text string) (string, error) {
+	tries := maxTries
+	if first := p.prefix + text; hashTag(first+"0") == hashTag(first+"1") { // the prefix decides on the slot
+		tries = 0
+	}
 	for i := 0; ; i++ {
 		name := p.prefix + text + strconv.Itoa(i)
 		at, err := p.nodeOf(ctx, name)
@@ -111,7 +139,7 @@ func (p *Pool) nameOn(ctx context.Context, n node, text string) (string, error) 
 			return "", err
 		case at == n.name:
 			return name, nil
-		case i == maxTries:
+		case i == tries:
 			return "", errElsewhere
 		}
 	}
@@ -125,32 +153,41 @@ var errElsewhere = &Error{Class: Failed, Reason: "Elsewhere", Message: "No key u
 
 // members of a cluster as one of them sees it.
 type members struct {
-	// ids of all nodes, replicas too, sorted.
-	ids []string
-	// own says which slots the asked node serves, and since when.
-	own string
-	// moving says that one of them is on its way to or from another node.
+	// ids of all nodes, replicas too, sorted, and addresses by them.
+	ids       []string
+	addresses map[string]string
+	// self is the ID of the asked node, slots are those that it serves, and own says so too, and since when, and which are
+	// on their way.
+	self, slots, own string
+	// moving says that one of them is on its way to or from another node, and to are the IDs of those that it goes to.
 	moving bool
+	to     []string
 }
 
 // parseMembers reads the answer to CLUSTER NODES: a line for each node, with its ID, address, flags, master, ping, pong,
 // epoch, link, and slots. See https://redis.io/docs/latest/commands/cluster-nodes/.
 func parseMembers(text string) members {
-	const flags, epoch, slots = 2, 6, 8
-	var m members
+	const address, flags, epoch, slots = 1, 2, 6, 8
+	m := members{addresses: map[string]string{}}
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		if len(fields) < slots {
 			continue
 		}
 		m.ids = append(m.ids, fields[0])
+		m.addresses[fields[0]], _, _ = strings.Cut(fields[address], "@")
 		if !strings.Contains(fields[flags], "myself") {
 			continue
 		}
+		m.self = fields[0]
+		ranges := slices.DeleteFunc(slices.Clone(fields[slots:]), func(field string) bool { return strings.HasPrefix(field, "[") })
+		m.slots, m.moving = strings.Join(ranges, " "), len(ranges) < len(fields[slots:])
 		h := fnv.New64a()
 		for _, field := range append(fields[slots:], fields[epoch]) {
 			_, _ = h.Write([]byte(field + " ")) // it never fails
-			m.moving = m.moving || strings.HasPrefix(field, "[")
+			if _, to, ok := strings.Cut(field, "->-"); ok {
+				m.to = append(m.to, strings.TrimSuffix(to, "]"))
+			}
 		}
 		m.own = strconv.FormatUint(h.Sum64(), 36)
 	}
@@ -172,6 +209,45 @@ func redirected(err error) bool {
 		return false
 	}
 	_, moved := redis.IsMovedError(err)
+	return moved || asked(err)
+}
+
+// asked says whether a node has answered that a key may be where its slot is on the way to.
+func asked(err error) bool {
 	_, ask := redis.IsAskError(err)
-	return moved || ask || redis.IsTryAgainError(err)
+	return ask || redis.IsTryAgainError(err)
+}
+
+// errLost is the error of a command that the client of the cluster has sent from node to node without finding the key.
+// From a single server, the same answer means that it is none.
+var errLost = &Error{Class: Failed, Reason: ReasonCommandFailed, Message: "The key's slot is on its way to another node of the cluster"}
+
+// lost is a hook that says so.
+type lost struct{}
+
+// DialHook does nothing.
+func (lost) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessHook is for single commands.
+func (lost) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, c redis.Cmder) error {
+		err := next(ctx, c)
+		if redirected(err) {
+			return errLost
+		}
+		return err
+	}
+}
+
+// ProcessPipelineHook is for several.
+func (lost) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		err := next(ctx, commands)
+		for _, c := range commands {
+			if redirected(c.Err()) {
+				c.SetErr(errLost)
+			}
+		}
+		return err
+	}
 }

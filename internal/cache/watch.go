@@ -56,9 +56,9 @@ const (
 	probeTimeout = time.Second
 )
 
-// Watch tells the listener of changes, until the context ends, a connection breaks or, in a cluster, slots move. While it
-// runs, Observe reads through it. It uses two connections of its own to each node. How the server is able to tell is
-// found out by trying, since servers differ in this more than their versions say.
+// Watch tells the listener of changes, until the context ends, a connection breaks, slots of the cluster move, or sentinels
+// name another server. While it runs, Observe reads through it. It uses two connections of its own to each node. How the
+// server is able to tell is found out by trying, since servers differ in this more than their versions say.
 func (p *Pool) Watch(ctx context.Context, l Listener) error {
 	ctx, done, err := p.beginWatch(ctx)
 	if err != nil {
@@ -76,10 +76,11 @@ func (p *Pool) Watch(ctx context.Context, l Listener) error {
 
 // watchNodes until the first session ends, and say why it did.
 func (p *Pool) watchNodes(ctx context.Context, l Listener, how Detection) error {
-	nodes, err := p.nodes(ctx)
+	nodes, err := p.identify(ctx)
 	if err != nil {
 		return err
 	}
+	nodes = slices.DeleteFunc(nodes, func(n identity) bool { return n.guest })
 	waiting := atomic.Int64{}
 	waiting.Store(int64(len(nodes)))
 	each := l
@@ -90,32 +91,31 @@ func (p *Pool) watchNodes(ctx context.Context, l Listener, how Detection) error 
 	}
 	sessions, ctx := errgroup.WithContext(ctx)
 	for _, n := range nodes {
-		sessions.Go(func() error { return p.watchNode(ctx, n, each, how) })
+		sessions.Go(func() error { return p.watchNode(ctx, n.node, each, how) })
 	}
-	if p.topology == Cluster {
-		sessions.Go(func() error { return p.watchSlots(ctx) })
+	if p.topology != Standalone {
+		sessions.Go(func() error { return p.watchPlaces(ctx, nodes) })
 	}
 	return sessions.Wait()
 }
 
-// watchSlots until they move, or the context ends.
-func (p *Pool) watchSlots(ctx context.Context) error {
+// watchPlaces until slots move, or sentinels name another server, or the context ends.
+func (p *Pool) watchPlaces(ctx context.Context, before []identity) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
-	var before []identity
 	for {
-		now, err := p.identify(ctx)
-		if err != nil {
-			return err
-		}
-		if before != nil && !slices.EqualFunc(before, now, func(a, b identity) bool { return a.name == b.name && a.id == b.id }) {
-			return errMoved
-		}
-		before = now
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
+		}
+		now, err := p.identify(ctx)
+		if err != nil {
+			return err
+		}
+		now = slices.DeleteFunc(now, func(n identity) bool { return n.guest })
+		if !slices.EqualFunc(before, now, func(a, b identity) bool { return a.name == b.name && a.place == b.place }) {
+			return errMoved
 		}
 	}
 }
@@ -295,9 +295,12 @@ func (w *watch) invalidate(push []any) {
 // try whether a change is told.
 func (w *watch) try(ctx context.Context) error {
 	if w.reader != nil {
-		err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Exists(ctx, w.probe).Err() })
-		if err != nil {
-			return wrap("EXISTS", err)
+		commands, err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Exists(ctx, w.probe).Err() })
+		switch {
+		case err != nil:
+			return err
+		case asked(commands[0].Err()):
+			return errMoved
 		}
 	}
 	deadline, cancel := w.pool.deadline(ctx)
@@ -337,8 +340,8 @@ func (w *watch) beat(ctx context.Context) error {
 		if w.reader == nil {
 			continue
 		}
-		if err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Ping(ctx).Err() }); err != nil {
-			return wrap("PING", err)
+		if _, err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Ping(ctx).Err() }); err != nil {
+			return err
 		}
 	}
 }

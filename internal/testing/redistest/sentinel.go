@@ -54,6 +54,8 @@ func (s *Sentinels) sentinel(host, port string, options []string) *Server {
 	s.tb.Helper()
 	var config strings.Builder
 	fmt.Fprintf(&config, "sentinel monitor %s %s %s 2\n", MasterName, host, port)
+	// A failover that fails, for example since two sentinels began it at the same time, is tried again after twice this.
+	fmt.Fprintf(&config, "sentinel failover-timeout %s 3000\n", MasterName)
 	for _, option := range options {
 		if rest, ok := strings.CutPrefix(option, "* "); ok {
 			config.WriteString(rest + "\n")
