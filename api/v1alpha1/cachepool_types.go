@@ -9,7 +9,7 @@ import (
 
 // CachePoolSpec declares a connection, and the key prefix that fences it in.
 //
-// +kubebuilder:validation:XValidation:rule="self.topology != 'Standalone' || size(self.addresses) == 1",fieldPath=".addresses",message="must be one with topology Standalone; several are for Sentinel and Cluster"
+// +kubebuilder:validation:XValidation:rule="self.topology != 'Standalone' || size(self.addresses) <= 1",fieldPath=".addresses",message="must be one with topology Standalone; several are for Sentinel and Cluster"
 // +kubebuilder:validation:XValidation:rule="(self.topology == 'Sentinel') == has(self.sentinel)",fieldPath=".sentinel",message="must be set with topology Sentinel, and not with another"
 // +kubebuilder:validation:XValidation:rule="self.topology != 'Cluster' || !has(self.database)",fieldPath=".database",message="must not be set with topology Cluster, which has only one"
 type CachePoolSpec struct {
