@@ -86,9 +86,9 @@ func TestASlotThatMovesUnderAFlush(t *testing.T) {
 		before, during migration
 	}{
 		"to a master that was scanned already":                 {2, 0, nil, move},
-		"to a master that was not scanned yet":                 {0, 2, nil, move},
+		"to a master that was not scanned yet":                 {1, 2, nil, move},
 		"half-way, to a master that was scanned already":       {2, 0, nil, halfWay},
-		"half-way, to a master that was not scanned yet":       {0, 2, nil, halfWay},
+		"half-way, to a master that was not scanned yet":       {1, 2, nil, halfWay},
 		"half-way all the time, to a master that comes sooner": {1, 0, halfWay, nil},
 		"half-way all the time, to a master that comes later":  {1, 2, halfWay, nil},
 		"to a master that had no slots":                        {2, -1, nil, move},

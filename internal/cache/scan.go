@@ -77,8 +77,11 @@ func (c Checkpoint) Percent() int32 {
 // the table that has been seen.
 // See https://github.com/redis/redis/blob/7.0/src/dict.c, dictScan.
 func (c NodeCheckpoint) percent() int32 {
-	if c.Done {
+	switch {
+	case c.Done:
 		return 100
+	case strings.HasSuffix(c.ServerID, again):
+		return 99 // all keys were seen once
 	}
 	return int32(bits.Reverse64(c.Cursor) >> 32 * 100 >> 32)
 }
