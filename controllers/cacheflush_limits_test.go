@@ -48,7 +48,7 @@ func TestTheLowerLimitCounts(t *testing.T) {
 
 func TestASliceIsLongEnoughToDeleteSomething(t *testing.T) {
 	scan := func(*v1alpha1.CacheFlush) {}
-	start, later := cache.Checkpoint{}, cache.Checkpoint{ServerID: "run id", Cursor: 1}
+	start, later := cache.Checkpoint{}, cache.Checkpoint{Nodes: []cache.NodeCheckpoint{{ServerID: "run id", Cursor: 1}}}
 	keys := func(f *v1alpha1.CacheFlush) { f.Spec.All, f.Spec.Keys = nil, []string{"a"} }
 	for name, c := range map[string]struct {
 		flush func(*v1alpha1.CacheFlush)

@@ -127,7 +127,7 @@ func limits(flush *v1alpha1.CacheFlush, pool *livePool) cache.ScanOptions {
 // length of a slice: long enough to delete something. Named keys have no checkpoint to save.
 func length(flush *v1alpha1.CacheFlush, o cache.ScanOptions, from cache.Checkpoint) time.Duration {
 	d := sliceLength
-	if flush.Scans() && from == (cache.Checkpoint{}) {
+	if flush.Scans() && len(from.Nodes) == 0 {
 		d = firstSliceLength
 	}
 	if o.MaxKeysPerSecond > 0 {
@@ -275,22 +275,22 @@ func account(flush *v1alpha1.CacheFlush, result cache.ScanResult) {
 
 func saveCheckpoint(flush *v1alpha1.CacheFlush, c cache.Checkpoint) {
 	flush.Status.Checkpoints = nil
-	if c.ServerID != "" {
-		flush.Status.Checkpoints = []v1alpha1.FlushCheckpoint{{Node: c.Node, ServerID: c.ServerID, Cursor: strconv.FormatUint(c.Cursor, 10), Done: c.Done}}
+	for _, n := range c.Nodes {
+		flush.Status.Checkpoints = append(flush.Status.Checkpoints, v1alpha1.FlushCheckpoint{
+			Node: n.Node, ServerID: n.ServerID, Cursor: strconv.FormatUint(n.Cursor, 10), Done: n.Done,
+		})
 	}
 }
 
-// checkpoint to go on from. One that was edited beyond recognition means the start, which is always safe.
-func checkpoint(flush *v1alpha1.CacheFlush) cache.Checkpoint {
-	if len(flush.Status.Checkpoints) == 0 {
-		return cache.Checkpoint{}
+// checkpoint to go on from. A node whose cursor was edited beyond recognition is left out: it is scanned from the start,
+// which is always safe.
+func checkpoint(flush *v1alpha1.CacheFlush) (from cache.Checkpoint) {
+	for _, c := range flush.Status.Checkpoints {
+		if cursor, err := strconv.ParseUint(c.Cursor, 10, 64); err == nil {
+			from.Nodes = append(from.Nodes, cache.NodeCheckpoint{Node: c.Node, ServerID: c.ServerID, Cursor: cursor, Done: c.Done})
+		}
 	}
-	c := flush.Status.Checkpoints[0]
-	cursor, err := strconv.ParseUint(c.Cursor, 10, 64)
-	if err != nil {
-		return cache.Checkpoint{}
-	}
-	return cache.Checkpoint{Node: c.Node, ServerID: c.ServerID, Cursor: cursor, Done: c.Done}
+	return from
 }
 
 // Lengths, in characters, of what is quoted in the status in full: a key or pattern of the target, and a sampled key.

@@ -81,7 +81,7 @@ func newBench(t *testing.T, objects ...client.Object) *bench {
 		end()
 		_ = registry.Start(ended)
 	})
-	options := cache.Options{Address: b.redis.Addr(), Prefix: pool.EffectiveKeyPrefix(), Timeout: 5 * time.Second}
+	options := cache.Options{Addresses: []string{b.redis.Addr()}, Prefix: pool.EffectiveKeyPrefix(), Timeout: 5 * time.Second}
 	if _, err := registry.Connect(t.Context(), pools.Identity{Name: benchPool, UID: pool.UID}, options); err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // somewhere is the result of a slice that is not the last.
-var somewhere = cache.ScanResult{Checkpoint: cache.Checkpoint{Node: "n", ServerID: "s", Cursor: 1}}
+var somewhere = cache.ScanResult{Checkpoint: cache.Checkpoint{Nodes: []cache.NodeCheckpoint{{Node: "n", ServerID: "s", Cursor: 1}}}}
 
 // TestTheConditionsOfAFlushAreThoseOfItsState has a row for each row of the table of states.
 func TestTheConditionsOfAFlushAreThoseOfItsState(t *testing.T) {
@@ -244,7 +244,7 @@ func TestACheckpointThatNobodyCanReadMeansTheStart(t *testing.T) {
 		want  cache.Checkpoint
 	}{
 		"none":     {nil, cache.Checkpoint{}},
-		"saved":    {[]v1alpha1.FlushCheckpoint{{Node: "n", ServerID: "s", Cursor: "18446744073709551615"}}, cache.Checkpoint{Node: "n", ServerID: "s", Cursor: 1<<64 - 1}},
+		"saved":    {[]v1alpha1.FlushCheckpoint{{Node: "n", ServerID: "s", Cursor: "18446744073709551615"}}, cache.Checkpoint{Nodes: []cache.NodeCheckpoint{{Node: "n", ServerID: "s", Cursor: 1<<64 - 1}}}},
 		"negative": {[]v1alpha1.FlushCheckpoint{{Node: "n", ServerID: "s", Cursor: "-1"}}, cache.Checkpoint{}},
 		"no digit": {[]v1alpha1.FlushCheckpoint{{Node: "n", ServerID: "s", Cursor: "x", Done: true}}, cache.Checkpoint{}},
 		"too much": {[]v1alpha1.FlushCheckpoint{{Node: "n", ServerID: "s", Cursor: "18446744073709551616"}}, cache.Checkpoint{}},

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,11 +22,12 @@ import (
 
 // options to connect with, and the version of the Secret that has the password or the URL. With an error there are none.
 func (r *cachePoolReconciler) options(ctx context.Context, pool *v1alpha1.CachePool) (cache.Options, string, error) {
-	o := cache.Options{Database: database(pool), Prefix: pool.EffectiveKeyPrefix(), Timeout: pool.Spec.Timeout.Duration, Dial: r.dial}
-	if len(pool.Spec.Addresses) > 0 {
-		o.Address = pool.Spec.Addresses[0]
-	}
+	o := destination(pool)
+	o.Prefix, o.Timeout, o.Dial = pool.EffectiveKeyPrefix(), pool.Spec.Timeout.Duration, r.dial
 	version, err := r.credentials(ctx, pool, &o)
+	if s := pool.Spec.Sentinel; err == nil && s != nil && s.CredentialsSecretRef != nil {
+		o.SentinelUsername, o.SentinelPassword, _, err = r.login(ctx, pool.Namespace, s.CredentialsSecretRef)
+	}
 	if err == nil && pool.Spec.TLS != nil {
 		o.TLS, err = r.tls(ctx, pool)
 	}
@@ -40,20 +42,24 @@ func (r *cachePoolReconciler) credentials(ctx context.Context, pool *v1alpha1.Ca
 	if ref := pool.Spec.URLSecretRef; ref != nil {
 		return r.url(ctx, pool.Namespace, ref, o)
 	}
-	ref := pool.Spec.CredentialsSecretRef
-	if ref == nil {
+	if pool.Spec.CredentialsSecretRef == nil {
 		return "", nil
 	}
-	secret, err := r.secret(ctx, pool.Namespace, ref.Name)
+	o.Username, o.Password, version, err = r.login(ctx, pool.Namespace, pool.Spec.CredentialsSecretRef)
+	return version, err
+}
+
+// login from a Secret, and its version.
+func (r *cachePoolReconciler) login(ctx context.Context, namespace string, ref *v1alpha1.CredentialsSecretReference) (username, password, version string, err error) {
+	secret, err := r.secret(ctx, namespace, ref.Name)
 	if err != nil {
-		return "", err
+		return "", "", "", err
 	}
-	password, err := valueOf(secret, ref.PasswordKey)
+	value, err := valueOf(secret, ref.PasswordKey)
 	if err != nil {
-		return "", err
+		return "", "", "", err
 	}
-	o.Username, o.Password = string(secret.Data[ref.UsernameKey]), string(password)
-	return secret.ResourceVersion, nil
+	return string(secret.Data[ref.UsernameKey]), string(value), secret.ResourceVersion, nil
 }
 
 func (r *cachePoolReconciler) url(ctx context.Context, namespace string, ref *v1alpha1.KeyReference, o *cache.Options) (version string, err error) {
@@ -69,7 +75,7 @@ func (r *cachePoolReconciler) url(ctx context.Context, namespace string, ref *v1
 	if e, ok := errors.AsType[*cache.Error](err); ok {
 		return "", status.Stalled(e.Reason, "Key %q of Secret %q has no valid URL: %s", ref.Key, ref.Name, e.Message)
 	}
-	o.Address, o.Database, o.Username, o.Password = url.Address, url.Database, url.Username, url.Password
+	o.Addresses, o.Database, o.Username, o.Password = []string{url.Address}, url.Database, url.Username, url.Password
 	if url.TLS {
 		o.TLS = &cache.TLS{}
 	}
@@ -167,6 +173,9 @@ func secretsOf(pool *v1alpha1.CachePool) (names []string) {
 	if ref := pool.Spec.URLSecretRef; ref != nil {
 		names = append(names, ref.Name)
 	}
+	if s := pool.Spec.Sentinel; s != nil && s.CredentialsSecretRef != nil {
+		names = append(names, s.CredentialsSecretRef.Name)
+	}
 	if tls := pool.Spec.TLS; tls != nil {
 		if ref := tls.CARef; ref != nil && ref.Kind == v1alpha1.CAInSecret {
 			names = append(names, ref.Name)
@@ -186,10 +195,19 @@ func configMapsOf(pool *v1alpha1.CachePool) []string {
 	return nil
 }
 
+// destination of a pool's connection, as far as its spec says.
+func destination(pool *v1alpha1.CachePool) cache.Options {
+	o := cache.Options{Topology: cache.Topology(pool.Spec.Topology), Addresses: pool.Spec.Addresses, Database: database(pool)}
+	if s := pool.Spec.Sentinel; s != nil {
+		o.MasterName = s.MasterName
+	}
+	return o
+}
+
 // place where the keys of a pool are, in words. What a Secret says is not shown.
 func place(pool *v1alpha1.CachePool, o cache.Options) string {
 	if ref := pool.Spec.URLSecretRef; ref != nil {
 		return fmt.Sprintf("the server and database that Secret %q names", ref.Name)
 	}
-	return fmt.Sprintf("%s, database %d", o.Address, o.Database)
+	return fmt.Sprintf("%s, database %d", strings.Join(o.Addresses, ", "), o.Database)
 }

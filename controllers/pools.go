@@ -17,7 +17,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
-	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/pools"
@@ -165,7 +164,7 @@ func (f *poolFinder) sameServer(a, b *v1alpha1.CachePool) bool {
 	liveB, _ := f.registry.Get(nameB)
 	atA, okA := endpoint(a, liveA)
 	atB, okB := endpoint(b, liveB)
-	return okA && okB && (atA == atB || atA.Database == atB.Database && sameID(liveA.Server, liveB.Server))
+	return okA && okB && (atA == atB || atA.Database == atB.Database && liveA.Server.Same(liveB.Server))
 }
 
 // endpoint of a pool: where its connection leads, or else where the spec says; false when only a Secret would tell.
@@ -174,10 +173,8 @@ func endpoint(p *v1alpha1.CachePool, live pools.Pool) (pools.Endpoint, bool) {
 	if ok = ok && live.For(p.UID); ok || len(p.Spec.Addresses) == 0 {
 		return at, ok
 	}
-	return pools.Endpoint{Address: p.Spec.Addresses[0], Database: database(p)}, true
+	return pools.EndpointOf(destination(p)), true
 }
-
-func sameID(a, b cache.Server) bool { return a.ID != "" && a.ID == b.ID }
 
 // fullName of a key in Redis.
 func fullName(pool *v1alpha1.CachePool, at claims.Place) string {

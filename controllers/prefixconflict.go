@@ -95,7 +95,7 @@ func (f *poolFinder) conflict(ctx context.Context, pool *v1alpha1.CachePool, at 
 		} else if admitted {
 			continue
 		}
-		if known && where == at || sameID(server, live.Server) {
+		if known && where == at || server.Same(live.Server) {
 			return older, nil
 		}
 		elsewhere = append(elsewhere, older)
@@ -120,7 +120,7 @@ func (f *poolFinder) lingers(ctx context.Context, pool, older *v1alpha1.CachePoo
 		return false
 	}
 	now, err := live.Cache.Check(ctx)
-	return err != nil || sameID(now, server)
+	return err != nil || now.Same(server)
 }
 
 // overlap says whether two pools of different namespaces would have keys in common, were they on the same server.

@@ -61,7 +61,7 @@ func TestAConflictOutlivesTheOperator(t *testing.T) {
 				registry.Attempted(client.ObjectKeyFromObject(older))
 			}
 			f := &poolFinder{client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(older, younger).Build(), registry: registry}
-			found, err := f.conflict(t.Context(), younger, pools.Endpoint{Address: younger.Spec.Addresses[0]}, cache.Server{ID: "server"})
+			found, err := f.conflict(t.Context(), younger, pools.EndpointOf(destination(younger)), cache.Server{ID: "server"})
 			if err != nil || (found != nil) != c.want {
 				t.Errorf("in conflict with %v, %v; want %v", found, err, c.want)
 			}

@@ -12,12 +12,16 @@ import (
 // +kubebuilder:validation:ExactlyOneOf=addresses;urlSecretRef
 // +kubebuilder:validation:XValidation:rule="!has(self.urlSecretRef) || !has(self.credentialsSecretRef)",fieldPath=".credentialsSecretRef",message="must not be set together with urlSecretRef: the URL has user and password itself"
 // +kubebuilder:validation:XValidation:rule="!has(self.urlSecretRef) || !has(self.database)",fieldPath=".database",message="must not be set together with urlSecretRef: the URL has the database itself, as in redis://redis.shop.svc:6379/5"
+// +kubebuilder:validation:XValidation:rule="self.topology != 'Standalone' || !has(self.addresses) || size(self.addresses) <= 1",fieldPath=".addresses",message="must be one with topology Standalone; several are for Sentinel and Cluster"
+// +kubebuilder:validation:XValidation:rule="(self.topology == 'Sentinel') == has(self.sentinel)",fieldPath=".sentinel",message="must be set with topology Sentinel, and not with another"
+// +kubebuilder:validation:XValidation:rule="self.topology != 'Cluster' || !has(self.database)",fieldPath=".database",message="must not be set with topology Cluster, which has only one"
 type CachePoolSpec struct {
-	// addresses of the server, as host:port. Either these or urlSecretRef.
+	// addresses, as host:port: of the server (one), of the sentinels, or of some nodes of the cluster. Either these or
+	// urlSecretRef.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=1
+	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=260
 	// +kubebuilder:validation:XValidation:rule="self.all(a, a.matches('^(\\\\[[0-9a-fA-F:.%]+\\\\]|[^:/@\\\\s\\\\[\\\\]]+):[0-9]{1,5}$') && int(a.substring(a.lastIndexOf(':') + 1)) >= 1 && int(a.substring(a.lastIndexOf(':') + 1)) <= 65535)",message="must be host:port with a port from 1 to 65535, for example redis.shop.svc:6379 (an IPv6 address in brackets, no redis:// in front)"
@@ -28,7 +32,17 @@ type CachePoolSpec struct {
 	// +optional
 	URLSecretRef *KeyReference `json:"urlSecretRef,omitempty"`
 
-	// database is the number of the logical database. 0 when it is not set.
+	// topology says how the servers work together: Standalone (one server), Sentinel (one server at a time, which
+	// sentinels name) or Cluster.
+	// +optional
+	// +kubebuilder:default=Standalone
+	Topology Topology `json:"topology,omitempty"`
+
+	// sentinel says what to ask the sentinels. With topology Sentinel only.
+	// +optional
+	Sentinel *SentinelSpec `json:"sentinel,omitempty"`
+
+	// database is the number of the logical database. 0 when it is not set; a cluster has no other.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Database *int32 `json:"database,omitempty"`
@@ -106,6 +120,33 @@ type CredentialsSecretReference struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	PasswordKey string `json:"passwordKey,omitempty"`
+}
+
+// Topology says how servers work together.
+// +kubebuilder:validation:Enum=Standalone;Sentinel;Cluster
+type Topology string
+
+const (
+	// TopologyStandalone : one server.
+	TopologyStandalone Topology = "Standalone"
+	// TopologySentinel : one server at a time; sentinels say which.
+	TopologySentinel Topology = "Sentinel"
+	// TopologyCluster : each master has a part of the keys.
+	TopologyCluster Topology = "Cluster"
+)
+
+// SentinelSpec says what to ask the sentinels.
+type SentinelSpec struct {
+	// masterName is what the sentinels call the server.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	MasterName string `json:"masterName,omitempty"`
+
+	// credentialsSecretRef names the Secret with user and password of the sentinels. They have their own: those of the
+	// server are not tried.
+	// +optional
+	CredentialsSecretRef *CredentialsSecretReference `json:"credentialsSecretRef,omitempty"`
 }
 
 // FlushLimits protect the server and the keys of a pool from its flushes.

@@ -17,6 +17,9 @@ const (
 	badBudget       = `must be a duration from 100us to 1s, such as 500us or 2ms`
 	ownKeyPrefix    = `must not overlap "cachewright:", which the operator keeps for itself`
 	selectorAlone   = `spec.allowedNamespaces: Invalid value: selector must be set when from is Selector, and only then`
+	oneAddress      = `spec.addresses: Invalid value: must be one with topology Standalone; several are for Sentinel and Cluster`
+	badSentinel     = `spec.sentinel: Invalid value: must be set with topology Sentinel, and not with another`
+	badDatabase     = `spec.database: Invalid value: must not be set with topology Cluster, which has only one`
 	otherKeyPrefix  = `spec.keyPrefix: Invalid value: the prefix in effect cannot be changed; create another CachePool`
 )
 
@@ -36,6 +39,9 @@ func url(more string) string { return "{" + urlReference + ", " + more + "}" }
 // pool is a spec with more fields than the required one.
 func pool(more string) string { return `{addresses: ["redis:6379"], ` + more + `}` }
 
+// sentinel is a spec with topology Sentinel and these fields of it.
+func sentinel(fields string) string { return pool("topology: Sentinel, sentinel: {" + fields + "}") }
+
 // numbers is a list of n different texts.
 func numbers(n int) string {
 	var list strings.Builder
@@ -50,7 +56,7 @@ var poolRows = map[string]row{
 
 	"addresses: none":     {spec: "{}", want: "spec: Invalid value: " + oneEndpoint},
 	"addresses: empty":    {spec: "{addresses: []}", want: "spec.addresses: Invalid value: 0: spec.addresses in body should have at least 1 items"},
-	"addresses: two":      {spec: `{addresses: ["a:1", "b:1"]}`, want: uncheckedToo("spec.addresses: Too many: 2: must have at most 1 item")},
+	"addresses: two":      {spec: `{addresses: ["a:1", "b:1"]}`, want: oneAddress},
 	"addresses: no text":  {spec: `{addresses: [""]}`, want: `[spec.addresses[0]: Invalid value: "": spec.addresses[0] in body should be at least 1 chars long, spec.addresses: Invalid value: ` + badAddress + "]"},
 	"addresses: longest":  {spec: `{addresses: ["` + strings.Repeat("a", 254) + `:65535"]}`},
 	"addresses: too long": {spec: `{addresses: ["` + strings.Repeat("a", 255) + `:65535"]}`, want: uncheckedToo("spec.addresses[0]: Too long: may not be more than 260 bytes")},
@@ -72,21 +78,49 @@ var poolRows = map[string]row{
 	"addresses: port 65536":            {spec: `{addresses: ["redis:65536"]}`, want: "spec.addresses: Invalid value: " + badAddress},
 	"addresses: changed":               {update: `{addresses: ["other:6379"]}`},
 
-	"urlSecretRef":              {spec: url("")},
-	"urlSecretRef: longest":     {spec: "{urlSecretRef: {name: " + longest + ", key: " + longest + "}}"},
-	"urlSecretRef: addresses":   {spec: pool(urlReference), want: "spec: Invalid value: " + oneEndpoint},
-	"urlSecretRef: nothing":     {spec: "{urlSecretRef: {}}", want: uncheckedToo("spec.urlSecretRef.key: Required value, spec.urlSecretRef.name: Required value")},
-	"urlSecretRef: null":        {spec: "{urlSecretRef: null}", want: "spec: Invalid value: " + oneEndpoint},
-	"urlSecretRef.name: none":   {spec: "{urlSecretRef: {key: a}}", want: uncheckedToo("spec.urlSecretRef.name: Required value")},
-	"urlSecretRef.name: empty":  {spec: `{urlSecretRef: {name: "", key: a}}`, want: tooShort("spec.urlSecretRef.name")},
-	"urlSecretRef.name: long":   {spec: "{urlSecretRef: {name: " + strings.Repeat("a", 254) + ", key: a}}", want: tooLong("spec.urlSecretRef.name", 253)},
-	"urlSecretRef.key: none":    {spec: "{urlSecretRef: {name: a}}", want: uncheckedToo("spec.urlSecretRef.key: Required value")},
-	"urlSecretRef.key: empty":   {spec: `{urlSecretRef: {name: a, key: ""}}`, want: tooShort("spec.urlSecretRef.key")},
-	"urlSecretRef.key: long":    {spec: "{urlSecretRef: {name: a, key: " + strings.Repeat("a", 254) + "}}", want: tooLong("spec.urlSecretRef.key", 253)},
-	"urlSecretRef: credentials": {spec: url("credentialsSecretRef: {name: a}"), want: "spec.credentialsSecretRef: Invalid value: " + notWithURL},
-	"urlSecretRef: database":    {spec: url("database: 0"), want: "spec.database: Invalid value: " + noDBWithURL},
-	"urlSecretRef: added":       {update: url("")},
-	"urlSecretRef: removed":     {spec: url(""), update: minimal["CachePool"]},
+	"urlSecretRef":                        {spec: url("")},
+	"urlSecretRef: longest":               {spec: "{urlSecretRef: {name: " + longest + ", key: " + longest + "}}"},
+	"urlSecretRef: addresses":             {spec: pool(urlReference), want: "spec: Invalid value: " + oneEndpoint},
+	"urlSecretRef: nothing":               {spec: "{urlSecretRef: {}}", want: uncheckedToo("spec.urlSecretRef.key: Required value, spec.urlSecretRef.name: Required value")},
+	"urlSecretRef: null":                  {spec: "{urlSecretRef: null}", want: "spec: Invalid value: " + oneEndpoint},
+	"urlSecretRef.name: none":             {spec: "{urlSecretRef: {key: a}}", want: uncheckedToo("spec.urlSecretRef.name: Required value")},
+	"urlSecretRef.name: empty":            {spec: `{urlSecretRef: {name: "", key: a}}`, want: tooShort("spec.urlSecretRef.name")},
+	"urlSecretRef.name: long":             {spec: "{urlSecretRef: {name: " + strings.Repeat("a", 254) + ", key: a}}", want: tooLong("spec.urlSecretRef.name", 253)},
+	"urlSecretRef.key: none":              {spec: "{urlSecretRef: {name: a}}", want: uncheckedToo("spec.urlSecretRef.key: Required value")},
+	"urlSecretRef.key: empty":             {spec: `{urlSecretRef: {name: a, key: ""}}`, want: tooShort("spec.urlSecretRef.key")},
+	"urlSecretRef.key: long":              {spec: "{urlSecretRef: {name: a, key: " + strings.Repeat("a", 254) + "}}", want: tooLong("spec.urlSecretRef.key", 253)},
+	"urlSecretRef: credentials":           {spec: url("credentialsSecretRef: {name: a}"), want: "spec.credentialsSecretRef: Invalid value: " + notWithURL},
+	"urlSecretRef: database":              {spec: url("database: 0"), want: "spec.database: Invalid value: " + noDBWithURL},
+	"urlSecretRef: added":                 {update: url("")},
+	"urlSecretRef: removed":               {spec: url(""), update: minimal["CachePool"]},
+	"topology: Standalone":                {spec: pool("topology: Standalone")},
+	"topology: other":                     {spec: pool("topology: Ring"), want: uncheckedToo(`spec.topology: Unsupported value: "Ring": supported values: "Standalone", "Sentinel", "Cluster"`)},
+	"topology: Standalone, two addresses": {spec: `{topology: Standalone, addresses: ["a:1", "b:1"]}`, want: oneAddress},
+	"topology: Cluster":                   {spec: pool("topology: Cluster")},
+	"topology: Cluster, most addresses":   {spec: `{topology: Cluster, addresses: [` + strings.Repeat(`"a:1", `, 16) + "]}"},
+	"topology: Cluster, more addresses":   {spec: `{topology: Cluster, addresses: [` + strings.Repeat(`"a:1", `, 17) + "]}", want: uncheckedToo("spec.addresses: Too many: 17: must have at most 16 items")},
+	"topology: Cluster, one bad address":  {spec: `{topology: Cluster, addresses: ["a:1", "b"]}`, want: "spec.addresses: Invalid value: " + badAddress},
+	"topology: Cluster, a database":       {spec: pool("topology: Cluster, database: 0"), want: badDatabase},
+	"topology: Cluster, database 5":       {spec: pool("topology: Cluster, database: 5"), want: badDatabase},
+	"topology: Cluster, sentinel":         {spec: pool("topology: Cluster, sentinel: {masterName: m}"), want: badSentinel},
+	"topology: Sentinel":                  {spec: `{topology: Sentinel, addresses: ["a:1", "b:1"], sentinel: {masterName: m}, database: 5}`},
+	"topology: Sentinel, no sentinel":     {spec: pool("topology: Sentinel"), want: badSentinel},
+	"topology: changed":                   {update: pool("topology: Cluster")},
+	"topology: changed to Sentinel":       {update: pool("topology: Sentinel, sentinel: {masterName: m}")},
+	"sentinel: with Standalone":           {spec: pool("sentinel: {masterName: m}"), want: badSentinel},
+
+	"sentinel.masterName: none":                   {spec: sentinel(""), want: uncheckedToo("spec.sentinel.masterName: Required value")},
+	"sentinel.masterName: empty":                  {spec: sentinel(`masterName: ""`), want: `spec.sentinel.masterName: Invalid value: "": spec.sentinel.masterName in body should be at least 1 chars long`},
+	"sentinel.masterName: longest":                {spec: sentinel("masterName: " + strings.Repeat("a", 253))},
+	"sentinel.masterName: long":                   {spec: sentinel("masterName: " + strings.Repeat("a", 254)), want: uncheckedToo("spec.sentinel.masterName: Too long: may not be more than 253 bytes")},
+	"sentinel.credentialsSecretRef: longest":      {spec: sentinel("masterName: m, credentialsSecretRef: {name: " + strings.Repeat("a", 253) + ", usernameKey: " + strings.Repeat("a", 253) + ", passwordKey: " + strings.Repeat("a", 253) + "}")},
+	"sentinel.credentialsSecretRef: nothing":      {spec: sentinel("masterName: m, credentialsSecretRef: {}"), want: uncheckedToo("spec.sentinel.credentialsSecretRef.name: Required value")},
+	"sentinel.credentialsSecretRef.name: empty":   {spec: sentinel(`masterName: m, credentialsSecretRef: {name: ""}`), want: `spec.sentinel.credentialsSecretRef.name: Invalid value: "": spec.sentinel.credentialsSecretRef.name in body should be at least 1 chars long`},
+	"sentinel.credentialsSecretRef.name: long":    {spec: sentinel("masterName: m, credentialsSecretRef: {name: " + strings.Repeat("a", 254) + "}"), want: uncheckedToo("spec.sentinel.credentialsSecretRef.name: Too long: may not be more than 253 bytes")},
+	"sentinel.credentialsSecretRef.usernameKey 0": {spec: sentinel(`masterName: m, credentialsSecretRef: {name: a, usernameKey: ""}`), want: `spec.sentinel.credentialsSecretRef.usernameKey: Invalid value: "": spec.sentinel.credentialsSecretRef.usernameKey in body should be at least 1 chars long`},
+	"sentinel.credentialsSecretRef.usernameKey 1": {spec: sentinel("masterName: m, credentialsSecretRef: {name: a, usernameKey: " + strings.Repeat("a", 254) + "}"), want: uncheckedToo("spec.sentinel.credentialsSecretRef.usernameKey: Too long: may not be more than 253 bytes")},
+	"sentinel.credentialsSecretRef.passwordKey 0": {spec: sentinel(`masterName: m, credentialsSecretRef: {name: a, passwordKey: ""}`), want: `spec.sentinel.credentialsSecretRef.passwordKey: Invalid value: "": spec.sentinel.credentialsSecretRef.passwordKey in body should be at least 1 chars long`},
+	"sentinel.credentialsSecretRef.passwordKey 1": {spec: sentinel("masterName: m, credentialsSecretRef: {name: a, passwordKey: " + strings.Repeat("a", 254) + "}"), want: uncheckedToo("spec.sentinel.credentialsSecretRef.passwordKey: Too long: may not be more than 253 bytes")},
 
 	"database: first":       {spec: pool("database: 0")},
 	"database: another":     {spec: pool("database: 15")},

@@ -21,11 +21,11 @@ func TestDefaults(t *testing.T) {
 	for name, test := range map[string]struct{ kind, spec, want string }{
 		"CachePool": {
 			"CachePool", `{addresses: ["redis:6379"]}`,
-			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s}`,
+			`{addresses: ["redis:6379"], topology: Standalone, resyncPeriod: 10m, timeout: 3s}`,
 		},
 		"CachePool, credentials": {
 			"CachePool", `{addresses: ["redis:6379"], credentialsSecretRef: {name: auth}}`,
-			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, credentialsSecretRef: {name: auth, usernameKey: username, passwordKey: password}}`,
+			`{addresses: ["redis:6379"], topology: Standalone, resyncPeriod: 10m, timeout: 3s, credentialsSecretRef: {name: auth, usernameKey: username, passwordKey: password}}`,
 		},
 		"CachePool, URL": {
 			"CachePool", `{urlSecretRef: {name: redis, key: url}}`,
@@ -36,8 +36,13 @@ func TestDefaults(t *testing.T) {
 			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, tls: {verification: Full}}`,
 		},
 		"CachePool, all set": {
-			"CachePool", `{addresses: ["redis:6379"], resyncPeriod: 1m, timeout: 1s, credentialsSecretRef: {name: auth, usernameKey: u, passwordKey: p}}`,
-			`{addresses: ["redis:6379"], resyncPeriod: 1m, timeout: 1s, credentialsSecretRef: {name: auth, usernameKey: u, passwordKey: p}}`,
+			"CachePool", `{addresses: ["redis:6379"], topology: Cluster, resyncPeriod: 1m, timeout: 1s, credentialsSecretRef: {name: auth, usernameKey: u, passwordKey: p}}`,
+			`{addresses: ["redis:6379"], topology: Cluster, resyncPeriod: 1m, timeout: 1s, credentialsSecretRef: {name: auth, usernameKey: u, passwordKey: p}}`,
+		},
+		"CachePool, sentinels": {
+			"CachePool", `{addresses: ["a:1"], topology: Sentinel, sentinel: {masterName: m, credentialsSecretRef: {name: auth}}}`,
+			`{addresses: ["a:1"], topology: Sentinel, resyncPeriod: 10m, timeout: 3s,
+				sentinel: {masterName: m, credentialsSecretRef: {name: auth, usernameKey: username, passwordKey: password}}}`,
 		},
 		"CacheEntry":                {"CacheEntry", "{key: k, value: v, ttl: 1m}", "{key: k, value: v, ttl: 1m, poolRef: {name: default}}"},
 		"CacheEntry, empty poolRef": {"CacheEntry", "{key: k, value: v, ttl: 1m, poolRef: {}}", "{key: k, value: v, ttl: 1m, poolRef: {name: default}}"},
@@ -63,7 +68,7 @@ func TestDefaults(t *testing.T) {
 		},
 		"CachePool, flush limits": {
 			"CachePool", `{addresses: ["redis:6379"], flushLimits: {maxKeysPerSecond: 1}}`,
-			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, flushLimits: {maxKeysPerSecond: 1}}`,
+			`{addresses: ["redis:6379"], topology: Standalone, resyncPeriod: 10m, timeout: 3s, flushLimits: {maxKeysPerSecond: 1}}`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

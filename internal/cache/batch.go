@@ -83,11 +83,12 @@ func (p *Pool) observe(ctx context.Context, looks []Look) []Observation {
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
 	gets, ttls := make([]*redis.StringCmd, len(looks)), make([]*redis.DurationCmd, len(looks))
-	p.read(ctx, func(pipe redis.Pipeliner) error {
-		for i, l := range looks {
-			gets[i], ttls[i] = pipe.GetRange(ctx, p.prefix+l.Key, 0, int64(l.Size)), pipe.PTTL(ctx, p.prefix+l.Key)
-		}
-		return nil
+	names := make([]string, len(looks))
+	for i, l := range looks {
+		names[i] = p.prefix + l.Key
+	}
+	p.read(ctx, names, func(pipe redis.Pipeliner, i int) {
+		gets[i], ttls[i] = pipe.GetRange(ctx, names[i], 0, int64(looks[i].Size)), pipe.PTTL(ctx, names[i])
 	})
 	seen := make([]Observation, len(looks))
 	for i := range looks {

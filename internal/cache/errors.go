@@ -121,6 +121,7 @@ var serverErrors = []struct {
 	{"Client sent AUTH, but no password is set", Error{Class: Refused, Reason: ReasonAuthenticationFailed, Message: "The server has no password set, but one is given"}},
 	{"MOVED", Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server is a node of a cluster, not a standalone server"}},
 	{"SELECT is not allowed in cluster mode", Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server is a node of a cluster, not a standalone server"}},
+	{"This instance has cluster support disabled", Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server is not a node of a cluster"}},
 	{"DB index is out of range", Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server has no database of this number"}},
 }
 
@@ -132,11 +133,14 @@ func wrap(command string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, redis.Nil) {
-		return ErrNotFound
-	}
 	if known, ok := errors.AsType[*Error](err); ok {
 		return known
+	}
+	if strings.Contains(err.Error(), "redis: all sentinels ") {
+		return wrapSentinels(err)
+	}
+	if errors.Is(err, redis.Nil) {
+		return ErrNotFound
 	}
 	if redis.IsPermissionError(err) || redis.HasErrorPrefix(err, "The user executing the script can't ") {
 		message := "The Redis user may not run " + command
@@ -161,6 +165,20 @@ func wrap(command string, err error) error {
 		return &Error{Class: Refused, Reason: ReasonInvalidTLS, Message: why, cause: err}
 	}
 	return &Error{Class: Unavailable, Reason: ReasonConnectionFailed, Message: describe(err), cause: err}
+}
+
+// wrapSentinels : none of the sentinels has told where the server is. The error holds what each of them said.
+func wrapSentinels(err error) error {
+	switch {
+	case errors.Is(err, redis.Nil):
+		return &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The sentinels know no master of this name", cause: err}
+	case strings.Contains(err.Error(), "unknown command"):
+		return &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The addresses lead to no sentinels", cause: err}
+	case redis.IsAuthError(err):
+		return &Error{Class: Refused, Reason: ReasonAuthenticationFailed, Message: "The sentinels refuse the user name or password, or ask for one", cause: err}
+	default:
+		return &Error{Class: Unavailable, Reason: ReasonConnectionFailed, Message: "No sentinel answers: " + describe(err), cause: err}
+	}
 }
 
 // code is the first word of a server's error, such as ERR.

@@ -39,7 +39,7 @@ const (
 
 func open(t *testing.T, addr string, changes ...func(*cache.Options)) *cache.Pool {
 	t.Helper()
-	o := cache.Options{Address: addr, Prefix: prefix, Timeout: timeout}
+	o := at(addr)
 	for _, change := range changes {
 		change(&o)
 	}
@@ -47,6 +47,22 @@ func open(t *testing.T, addr string, changes ...func(*cache.Options)) *cache.Poo
 	t.Cleanup(func() { _ = p.Stop() })
 	return p
 }
+
+// at an address, as redistest.Servers give it.
+func at(addr string) cache.Options {
+	u := redistest.Options(addr)
+	o := cache.Options{Addresses: u.Addrs, MasterName: u.MasterName, Prefix: prefix, Timeout: timeout}
+	switch {
+	case u.IsClusterMode:
+		o.Topology = cache.Cluster
+	case u.MasterName != "":
+		o.Topology = cache.Sentinel
+	}
+	return o
+}
+
+// isCluster says whether it is one that is at an address.
+func isCluster(addr string) bool { return at(addr).Topology == cache.Cluster }
 
 func within(d time.Duration) func(*cache.Options) {
 	return func(o *cache.Options) { o.Timeout = d }
@@ -161,38 +177,60 @@ func ok(t *testing.T, err error) {
 	}
 }
 
-// keys of the server, sorted.
+// keys of the server, or of all masters, sorted.
 func keys(t *testing.T, addr string) []string {
 	t.Helper()
-	found := must[[]string](t)(redistest.Client(t, addr).Keys(t.Context(), "*").Result())
+	var found []string
+	each(t, addr, func(c *redis.Client) error {
+		names, err := c.Keys(t.Context(), "*").Result()
+		found = append(found, names...)
+		return err
+	})
 	slices.Sort(found)
 	return found
+}
+
+// each calls do with a client of each server that has keys.
+func each(t *testing.T, addr string, do func(*redis.Client) error) {
+	t.Helper()
+	ok(t, redistest.Each(t.Context(), client(t, addr), do))
+}
+
+// wipe drops all keys.
+func wipe(t *testing.T, addr string) {
+	t.Helper()
+	each(t, addr, func(c *redis.Client) error { return c.FlushDB(t.Context()).Err() })
 }
 
 // fill stores n keys <prefix>0, <prefix>1, … and returns their names without the prefix.
 func fill(t *testing.T, addr, prefix string, n int) []string {
 	t.Helper()
 	var names []string
-	pairs := make([]any, 0, 2*n)
-	for i := range n {
-		names = append(names, strconv.Itoa(i))
-		pairs = append(pairs, prefix+strconv.Itoa(i), "v")
-	}
-	ok(t, redistest.Client(t, addr).MSet(t.Context(), pairs...).Err())
+	_, err := client(t, addr).Pipelined(t.Context(), func(pipe redis.Pipeliner) error {
+		for i := range n {
+			names = append(names, strconv.Itoa(i))
+			pipe.Set(t.Context(), prefix+strconv.Itoa(i), "v", 0)
+		}
+		return nil
+	})
+	ok(t, err)
 	return names
 }
 
-// calls of a command that a real server has counted, refused ones included.
+// calls of a command that real servers have counted, refused ones included.
 func calls(t *testing.T, addr, command string) int {
 	t.Helper()
-	stats := redistest.Client(t, addr).InfoMap(t.Context(), "commandstats").Item("Commandstats", "cmdstat_"+command)
 	n := 0
-	for field := range strings.SplitSeq(stats, ",") {
-		if name, value, _ := strings.Cut(field, "="); name == "calls" || name == "rejected_calls" {
-			m, _ := strconv.Atoi(value)
-			n += m
+	each(t, addr, func(c *redis.Client) error {
+		stats := c.InfoMap(t.Context(), "commandstats").Item("Commandstats", "cmdstat_"+command)
+		for field := range strings.SplitSeq(stats, ",") {
+			if name, value, _ := strings.Cut(field, "="); name == "calls" || name == "rejected_calls" {
+				m, _ := strconv.Atoi(value)
+				n += m
+			}
 		}
-	}
+		return nil
+	})
 	return n
 }
 
@@ -280,7 +318,7 @@ func (w *wire) open() int {
 	return n
 }
 
-// commands that were sent, but for the handshake, each as one line; what has been given is forgotten.
+// commands that were sent, but for the handshake and the questions about the topology, each as one line; what has been given is forgotten.
 func (w *wire) commands(t *testing.T) []string {
 	t.Helper()
 	w.mu.Lock()
@@ -303,7 +341,7 @@ func (w *wire) commands(t *testing.T) []string {
 				}
 				words = append(words, string(word[:length]))
 			}
-			if words[0] != "hello" {
+			if !slices.Contains([]string{"hello", "cluster", "sentinel", "subscribe"}, words[0]) {
 				lines = append(lines, strings.Join(words, " "))
 			}
 		}
@@ -311,8 +349,8 @@ func (w *wire) commands(t *testing.T) []string {
 	return lines
 }
 
-// client of a server of the test's own.
-func client(t *testing.T, addr string) *redis.Client {
+// client of what is at an address.
+func client(t *testing.T, addr string) redis.UniversalClient {
 	t.Helper()
 	return redistest.Client(t, addr)
 }

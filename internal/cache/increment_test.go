@@ -54,7 +54,7 @@ func wantSum(t *testing.T, want int64, got cache.Sum) {
 }
 
 // holds checks a key of the server, "" if there should be none.
-func holds(t *testing.T, server *redis.Client, name, want string) {
+func holds(t *testing.T, server redis.UniversalClient, name, want string) {
 	t.Helper()
 	got, err := server.Get(t.Context(), name).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -177,7 +177,7 @@ func TestIncrementsAreExact(t *testing.T) {
 				{"", -7, -7},
 			} {
 				t.Run(fmt.Sprintf("%s and %d", tc.value, tc.by), func(t *testing.T) {
-					ok(t, server.FlushDB(t.Context()).Err())
+					wipe(t, addr)
 					if tc.value != "" {
 						ok(t, p.PutForever(t.Context(), "counter", tc.value))
 					}
@@ -209,7 +209,7 @@ func TestAnIncrementThatFailsDidNotCount(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, before := range []string{"", "1 5 first"} {
-				ok(t, server.FlushDB(t.Context()).Err())
+				wipe(t, addr)
 				ok(t, p.Put(t.Context(), "counter", tc.value, time.Hour))
 				if before != "" {
 					ok(t, server.Set(t.Context(), counter, before, 0).Err())
@@ -225,7 +225,7 @@ func TestAnIncrementThatFailsDidNotCount(t *testing.T) {
 		})
 	}
 	t.Run("another type", func(t *testing.T) {
-		ok(t, server.FlushDB(t.Context()).Err())
+		wipe(t, addr)
 		ok(t, server.RPush(t.Context(), prefix+"counter", "v").Err())
 		wantFailure(t, cache.Key, cache.ReasonWrongType, func() error { return increment(t, p, 1, "run", 1).Err })
 		if left := keys(t, addr); len(left) != 1 || server.LLen(t.Context(), prefix+"counter").Val() != 1 {
@@ -416,7 +416,7 @@ func TestAnIncrementThatTheUserMayNotDoDidNotCount(t *testing.T) {
 			may := user(t, addr, rights...)
 			p := open(t, addr, user(t, addr, append(rights, rules...)...))
 			for _, before := range []string{"", "3 10 before"} {
-				ok(t, server.FlushDB(t.Context()).Err())
+				wipe(t, addr)
 				if before != "" {
 					ok(t, server.Set(t.Context(), counter, before, 0).Err())
 				}
@@ -450,7 +450,7 @@ func TestAMarkerThatIsNone(t *testing.T) {
 				"", " ", marker, "1", "1 2", "a 2 run", "1 a run", "1 2run", "-1 2 run", "1.5 2 run", " 1 2 run", "1  2 run", "1 2\nrun", "\x00\xff", "1 -- run", "[]", strings.Repeat("9", 1000),
 			} {
 				t.Run(nonsense, func(t *testing.T) {
-					ok(t, server.FlushDB(t.Context()).Err())
+					wipe(t, addr)
 					ok(t, server.Set(t.Context(), counter, nonsense, time.Hour).Err())
 					for range 2 { // as if there was none
 						wantSum(t, 1, increment(t, p, 1, "run", 1))
@@ -462,7 +462,7 @@ func TestAMarkerThatIsNone(t *testing.T) {
 				})
 			}
 			t.Run("a value beyond 64 bits", func(t *testing.T) {
-				ok(t, server.FlushDB(t.Context()).Err())
+				wipe(t, addr)
 				ok(t, server.Set(t.Context(), counter, "1 92233720368547758070 run", 0).Err())
 				wantFailure(t, cache.Key, cache.ReasonNotAnInteger, func() error { return increment(t, p, 1, "run", 1).Err })
 				wantSum(t, 1, increment(t, p, 1, "another", 2))
@@ -471,7 +471,7 @@ func TestAMarkerThatIsNone(t *testing.T) {
 				return // its Lua knows fewer numbers, and errors
 			}
 			t.Run("a generation of many digits", func(t *testing.T) {
-				ok(t, server.FlushDB(t.Context()).Err())
+				wipe(t, addr)
 				ok(t, server.Set(t.Context(), counter, strings.Repeat("9", 30)+" 5 before", 0).Err())
 				if err := increment(t, p, 1, "run", 1<<62).Err; !errors.Is(err, cache.ErrStale) {
 					t.Errorf("%v", err)
@@ -479,7 +479,7 @@ func TestAMarkerThatIsNone(t *testing.T) {
 				wantSum(t, 5, increment(t, p, 1, "before", 1))
 			})
 			t.Run("another type", func(t *testing.T) {
-				ok(t, server.FlushDB(t.Context()).Err())
+				wipe(t, addr)
 				ok(t, server.HSet(t.Context(), counter, "f", "v").Err())
 				wantFailure(t, cache.Key, cache.ReasonWrongType, func() error { return increment(t, p, 1, "run", 1).Err })
 				holds(t, server, prefix+"counter", "")

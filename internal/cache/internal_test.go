@@ -149,12 +149,14 @@ func TestPercentReadsTheCursorFromTheHighBits(t *testing.T) {
 		want       int32
 	}{
 		"start":              {Checkpoint{}, 0},
-		"half of any table":  {Checkpoint{Cursor: 1}, 50},
-		"a quarter":          {Checkpoint{Cursor: 2}, 25},
-		"three quarters":     {Checkpoint{Cursor: 3}, 75},
-		"last of 16 buckets": {Checkpoint{Cursor: 15}, 93},
-		"as far as it goes":  {Checkpoint{Cursor: 1<<64 - 1}, 99},
+		"half of any table":  {Checkpoint{Nodes: []NodeCheckpoint{{Cursor: 1}}}, 50},
+		"a quarter":          {Checkpoint{Nodes: []NodeCheckpoint{{Cursor: 2}}}, 25},
+		"three quarters":     {Checkpoint{Nodes: []NodeCheckpoint{{Cursor: 3}}}, 75},
+		"last of 16 buckets": {Checkpoint{Nodes: []NodeCheckpoint{{Cursor: 15}}}, 93},
+		"as far as it goes":  {Checkpoint{Nodes: []NodeCheckpoint{{Cursor: 1<<64 - 1}}}, 99},
 		"done":               {Checkpoint{Done: true}, 100},
+		"nodes":              {Checkpoint{Nodes: []NodeCheckpoint{{Done: true}, {Cursor: 1}, {}}}, 50},
+		"all, but not over":  {Checkpoint{Nodes: []NodeCheckpoint{{Done: true}, {Done: true}}}, 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := tc.checkpoint.Percent(); got != tc.want {

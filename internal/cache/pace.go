@@ -56,7 +56,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // deleted.
 func (s *Scan) resize(took time.Duration) {
 	scanned := s.count
-	s.count = adapt(scanned, s.recent.best(took, scanned), s.options.LatencyBudget)
+	s.count = adapt(scanned, s.costs.best(took, scanned), s.options.LatencyBudget)
 	if limit := s.options.MaxKeysPerSecond; limit > 0 && len(s.pending) > 0 {
 		soon := float64(scanned) * float64(max(1, limit/shares)) / float64(len(s.pending))
 		s.count = max(1, int64(min(float64(s.count), soon)))

@@ -8,6 +8,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"net"
@@ -17,13 +18,16 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // Options say where a cache is and how to reach it.
 type Options struct {
-	// Address of the server, host:port.
-	Address string
+	// Topology of what is there.
+	Topology Topology
+	// Addresses, host:port: of the server, of sentinels, or of some nodes of the cluster.
+	Addresses []string
+	// MasterName is what the sentinels call the server, and SentinelUsername and SentinelPassword are for them.
+	MasterName, SentinelUsername, SentinelPassword string
 	// Database is the number of the logical database.
 	Database int
 	// Username and Password; both may be empty.
@@ -56,10 +60,12 @@ const (
 // Pool is the connection to one cache. Its methods take keys without the prefix, may be called by several
 // goroutines, and return errors of type *Error.
 type Pool struct {
-	client  *redis.Client
-	dialer  *dialer
-	prefix  string
-	address string
+	client   redis.UniversalClient
+	dialer   *dialer
+	topology Topology
+	prefix   string
+	// name of the only server, for a topology that has one.
+	name string
 	// database is the number of the logical database.
 	database int
 	timeout  time.Duration
@@ -67,30 +73,26 @@ type Pool struct {
 	// is made, since any of them may lead to another process.
 	epoch string
 	dials atomic.Int64
-	// reader is the connection whose reads the server remembers, while a watch runs.
-	reader atomic.Pointer[reader]
+	// readers are the connections whose reads the servers remember, by the names of nodes, while a watch runs.
+	readers sync.Map
 	// watches that run: what ends them, by the channels that say so. nil once the pool is stopped.
 	watches map[chan struct{}]context.CancelFunc
-	mu      sync.Mutex
+	// guests are the clients of nodes that the client of the cluster does not know yet, by address.
+	guests map[string]*redis.Client
+	mu     sync.Mutex
 }
 
 // Open makes a Pool. It does not dial: the first command does, and Check tells whether the server can be used.
 func Open(o Options) *Pool {
-	p := &Pool{dialer: newDialer(o), prefix: o.Prefix, address: o.Address, database: o.Database, timeout: o.Timeout, epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}}
-	p.client = redis.NewClient(&redis.Options{
-		Addr: o.Address, DB: o.Database, Username: o.Username, Password: o.Password, Dialer: p.dialer.dial,
-		DialTimeout: dialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout,
-		// Whoever calls is the retry loop: a command sent again by the client could count twice.
-		MaxRetries: -1, DialerRetries: 1,
-		// Without it a deadline is not seen while a command waits for its reply.
-		ContextTimeoutEnabled: true,
-		PoolSize:              connections, MaxActiveConns: connections, PipelinePoolSize: -1, ConnMaxIdleTime: idleTimeout,
-		// Both send commands that a plain Redis answers with errors.
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		DisableIdentity:          true,
-		OnConnect:                func(context.Context, *redis.Conn) error { p.dials.Add(1); return nil },
-	})
-	p.client.AddHook(unanswered{})
+	p := &Pool{
+		dialer: newDialer(o), topology: cmp.Or(o.Topology, Standalone), prefix: o.Prefix, name: o.Addresses[0], database: o.Database, timeout: o.Timeout,
+		epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}, guests: map[string]*redis.Client{},
+	}
+	if o.Topology == Sentinel {
+		p.name = o.MasterName
+	}
+	o.Dial = p.dialer.dial
+	p.client = o.client(func(context.Context, *redis.Conn) error { p.dials.Add(1); return nil })
 	return p
 }
 
@@ -100,6 +102,11 @@ func (p *Pool) Prefix() string { return p.prefix }
 // Stop closes every connection. Commands under way fail.
 func (p *Pool) Stop() error {
 	p.endWatches()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, guest := range p.guests {
+		_ = guest.Close()
+	}
 	return wrap("close", p.client.Close())
 }
 
@@ -151,9 +158,16 @@ func (p *Pool) Has(ctx context.Context, key string) (bool, error) {
 func (p *Pool) Increment(ctx context.Context, key string, delta int64) (int64, error) {
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
-	sum, err := p.client.IncrBy(ctx, p.prefix+key, delta).Result()
-	return sum, wrap("INCRBY", err)
+	c := once{redis.NewIntCmd(ctx, "incrby", p.prefix+key, delta)}
+	_ = p.client.Process(ctx, c) // the error stands in the command
+	return c.Val(), wrap("INCRBY", c.Err())
 }
+
+// once is a command that no client sends again.
+type once struct{ *redis.IntCmd }
+
+// NoRetry is true: a command whose reply did not come may have counted.
+func (once) NoRetry() bool { return true }
 
 // Flush deletes every key under the prefix that was there when it began, and says how many.
 func (p *Pool) Flush(ctx context.Context) (deleted int64, err error) {

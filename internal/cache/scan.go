@@ -49,20 +49,43 @@ type ScanOptions struct {
 
 // Checkpoint is where a scan goes on. Everything before it is done. The zero value is the start.
 type Checkpoint struct {
-	// Node is the address of the server.
+	Nodes []NodeCheckpoint
+	// Done : all nodes are, and nothing has moved between them meanwhile.
+	Done bool
+}
+
+// NodeCheckpoint is where the scan of one node goes on.
+type NodeCheckpoint struct {
+	// Node is the name of the node.
 	Node string
-	// ServerID identifies the server process and the database: a cursor means nothing to another one.
+	// ServerID identifies the server process, the database, and in a cluster the slots: a cursor means nothing to another
+	// one.
 	ServerID string
 	Cursor   uint64
 	Done     bool
 }
 
-// Percent of the keys that lie before the checkpoint. SCAN counts from the high bits of the bucket number down,
-// so the reversed cursor is the part of the table that has been seen.
-// See https://github.com/redis/redis/blob/7.0/src/dict.c, dictScan.
+// Percent of the keys that lie before the checkpoint.
 func (c Checkpoint) Percent() int32 {
 	if c.Done {
 		return 100
+	}
+	var sum int32
+	for _, n := range c.Nodes {
+		sum += n.percent()
+	}
+	return sum / int32(max(1, len(c.Nodes))) //nolint:gosec // a cluster has at most 16384 masters
+}
+
+// percent of the node. SCAN counts from the high bits of the bucket number down, so the reversed cursor is the part of
+// the table that has been seen.
+// See https://github.com/redis/redis/blob/7.0/src/dict.c, dictScan.
+func (c NodeCheckpoint) percent() int32 {
+	switch {
+	case c.Done:
+		return 100
+	case strings.HasSuffix(c.ServerID, again):
+		return 99 // all keys were seen once
 	}
 	return int32(bits.Reverse64(c.Cursor) >> 32 * 100 >> 32)
 }
@@ -85,23 +108,31 @@ type ScanResult struct {
 }
 
 // Scan deletes or counts the keys that match a target, a page at a time, so that the server serves others in
-// between: page n is deleted in the same round trip that fetches page n+1.
+// between: page n is deleted in the same round trip that fetches page n+1. The nodes of a cluster come one after the other.
 type Scan struct {
 	pool    *Pool
 	pattern string
 	// fence is what every key of the target begins with.
 	fence   string
 	options ScanOptions
-	count   int64
-	recent  costs
 	began   time.Time
+	result  ScanResult
+	// on is where commands are sent: to the node under way.
+	on    pipeliner
+	count int64
+	costs costs
 	// pending keys of the last page, not deleted yet.
 	pending []string
 	// kept is how many keys of the last page stay.
 	kept int64
-	// next is the cursor of the next page, and Done after the last.
-	next   Checkpoint
-	result ScanResult
+	// next is the cursor of the next page, and Done after the last; saved is behind the last page that is dealt with.
+	next  NodeCheckpoint
+	saved *NodeCheckpoint
+}
+
+// pipeliner is a client of one server, or of a cluster.
+type pipeliner interface {
+	Pipelined(ctx context.Context, queue func(redis.Pipeliner) error) ([]redis.Cmder, error)
 }
 
 // NewScan prepares a scan.
@@ -109,49 +140,52 @@ func (p *Pool) NewScan(t Target, o ScanOptions) *Scan {
 	if o.LatencyBudget == 0 {
 		o.LatencyBudget = defaultBudget
 	}
-	return &Scan{pool: p, pattern: t.pattern(p.prefix), fence: p.prefix + t.literal, options: o, count: startCount}
+	return &Scan{pool: p, on: p.client, pattern: t.pattern(p.prefix), fence: p.prefix + t.literal, options: o, began: time.Now(), saved: &NodeCheckpoint{}}
 }
 
 // Run scans from a checkpoint until the end, or until stop says so between two pages. Whatever it returns, an
 // error included, the result counts what was done, and its checkpoint is a safe place to go on from.
 func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (ScanResult, error) {
-	s.pending, s.kept, s.result, s.began = nil, 0, ScanResult{Checkpoint: from}, time.Now()
-	id, err := s.pool.scanID(ctx)
+	s.result, s.began = ScanResult{Checkpoint: from}, time.Now()
+	nodes, err := s.pool.identify(ctx)
 	if err != nil {
 		return s.result, err
 	}
-	roundTrip, err := s.pool.roundTrip(ctx) // on the connection that INFO has warmed up
-	if err != nil {
-		return s.result, err
+	s.result.Checkpoint.Nodes, s.result.Restarted = resume(nodes, from.Nodes)
+	if s.result.Restarted && s.options.DryRun { // or else a count would be of nodes at different times
+		s.result.Checkpoint.Nodes, _ = resume(nodes, nil)
 	}
-	start := from
-	if from.ServerID != id {
-		s.result.Restarted = from.ServerID != ""
-		start = Checkpoint{Node: s.pool.address, ServerID: id}
-	}
-	s.result.Checkpoint, s.next = start, start
-	err = s.scan(ctx, roundTrip, stop)
-	s.forgo()
-	if err != nil {
-		return s.result, err
+	for i, n := range nodes {
+		if s.saved = &s.result.Checkpoint.Nodes[i]; s.saved.Done {
+			continue
+		}
+		if err := s.scan(ctx, n, stop); err != nil {
+			return s.result, err
+		}
+		if !s.saved.Done {
+			break
+		}
 	}
 	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed; if
 	// nobody answers, nothing is known of it.
-	after, err := s.pool.scanID(ctx)
+	after, err := s.pool.identify(ctx)
 	if err != nil {
 		s.result.Checkpoint = from
 		return s.result, err
 	}
-	if after != id {
-		s.result.Checkpoint, s.result.Restarted = Checkpoint{}, true
-		s.uncount()
-	}
+	s.review(after)
 	return s.result, nil
 }
 
-// scan until the end, or until stop says so.
-func (s *Scan) scan(ctx context.Context, roundTrip time.Duration, stop func() bool) error {
-	for first := true; !s.result.Checkpoint.Done; first = false {
+// scan one node.
+func (s *Scan) scan(ctx context.Context, n identity, stop func() bool) error {
+	roundTrip, err := s.pool.roundTrip(ctx, n.node) // on the connection that INFO has warmed up
+	if err != nil {
+		return err
+	}
+	s.on, s.count, s.costs, s.next = n, startCount, nil, *s.saved
+	defer s.forgo()
+	for first := true; !s.saved.Done; first = false {
 		if !s.await(ctx, stop) {
 			return nil
 		}
@@ -189,19 +223,19 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	var scan *redis.ScanCmd
 	now, later := s.release()
 	start := time.Now()
-	_, _ = s.pool.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		unlinks = unlink(ctx, pipe, now)
+	_, _ = s.on.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		unlinks = s.pool.unlink(ctx, pipe, now)
 		if !last && !s.next.Done && len(later) == 0 {
 			scan = pipe.Scan(ctx, s.next.Cursor, s.pattern, s.count)
 		}
 		return nil
 	})
 	took := time.Since(start) - roundTrip
-	if err := s.gone(now, unlinks); err != nil {
+	if err := s.gone(ctx, now, unlinks); err != nil {
 		return err
 	}
 	if s.pending = later; len(later) == 0 {
-		s.result.Checkpoint = s.next
+		*s.saved = s.next
 	}
 	if scan == nil {
 		return nil
@@ -214,7 +248,7 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	s.resize(took)
 	s.next.Cursor, s.next.Done = cursor, cursor == 0
 	if len(s.pending) == 0 {
-		s.result.Checkpoint = s.next
+		*s.saved = s.next
 	}
 	return nil
 }
@@ -231,13 +265,31 @@ func (s *Scan) release() (now, later []string) {
 	return now, later
 }
 
-// gone counts keys that were to be deleted, and tells of them unless that failed.
-func (s *Scan) gone(names []string, unlinks []*redis.IntCmd) error {
+// gone counts keys that were to be deleted, and tells of them unless that failed. Those that are on another node by now
+// are deleted there.
+func (s *Scan) gone(ctx context.Context, names []string, unlinks []*redis.IntCmd) error {
+	var elsewhere []string
 	var failed error
-	for _, u := range unlinks {
-		s.result.Deleted += u.Val()
-		if failed == nil {
+	for i, u := range unlinks {
+		switch {
+		case redirected(u.Err()): // in a cluster, each names one key
+			elsewhere = append(elsewhere, names[i])
+		case failed == nil:
 			failed = wrap("UNLINK", u.Err())
+		}
+		s.result.Deleted += u.Val()
+	}
+	if len(elsewhere) > 0 {
+		var again []*redis.IntCmd
+		_, _ = s.pool.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			again = s.pool.unlink(ctx, pipe, elsewhere)
+			return nil
+		})
+		for _, u := range again {
+			if failed == nil {
+				failed = wrap("UNLINK", u.Err())
+			}
+			s.result.Deleted += u.Val()
 		}
 	}
 	if failed == nil && len(names) > 0 && s.options.Deleted != nil {
@@ -268,72 +320,4 @@ func (s *Scan) take(keys []string) {
 		}
 		s.result.Matched++
 	}
-}
-
-// ForgetNamed deletes or counts the given keys, by names without the prefix, in pipelines, until it is done or, if a limit
-// makes it take longer, stop says so. It has no checkpoint: what was deleted is not found again, and what stays is
-// counted by the call that comes to the end.
-func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions, stop func() bool) (ScanResult, error) {
-	s := p.NewScan(Target{}, o)
-	s.began = time.Now()
-	names, err := p.existing(ctx, keys)
-	if err != nil {
-		return s.result, err
-	}
-	s.take(names)
-	for {
-		if !s.await(ctx, stop) {
-			s.forgo()
-			return s.result, nil
-		}
-		if err := s.step(ctx, 0, true); err != nil {
-			s.forgo()
-			return s.result, err
-		}
-		if len(s.pending) == 0 {
-			s.result.Checkpoint.Done = true
-			return s.result, nil
-		}
-	}
-}
-
-// existing gives the full names of those keys that are there, each once.
-func (p *Pool) existing(ctx context.Context, keys []string) ([]string, error) {
-	ctx, cancel := p.deadline(ctx)
-	defer cancel()
-	asked := make(map[string]*redis.IntCmd, len(keys))
-	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, key := range keys {
-			if asked[key] == nil {
-				asked[key] = pipe.Exists(ctx, p.prefix+key)
-			}
-		}
-		return nil
-	})
-	var names []string
-	for _, key := range keys {
-		exists := asked[key]
-		if exists == nil {
-			continue
-		}
-		delete(asked, key)
-		if err := wrap("EXISTS", exists.Err()); err != nil {
-			return nil, err
-		}
-		if exists.Val() > 0 {
-			names = append(names, p.prefix+key)
-		}
-	}
-	return names, nil
-}
-
-// unlink queues the deletion of keys. Their memory is freed in the background, so that a huge collection holds up
-// nobody.
-func unlink(ctx context.Context, pipe redis.Pipeliner, names []string) []*redis.IntCmd {
-	var commands []*redis.IntCmd
-	for len(names) > 0 {
-		n := min(len(names), maxUnlink)
-		commands, names = append(commands, pipe.Unlink(ctx, names[:n]...)), names[n:]
-	}
-	return commands
 }

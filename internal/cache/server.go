@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,49 +23,86 @@ type Server struct {
 	Product string
 	// Version of the product.
 	Version string
-	// Topology : Standalone.
+	// Topology : Standalone, Sentinel or Cluster.
 	Topology string
-	// Nodes that hold keys.
+	// Nodes that have keys.
 	Nodes int
-	// ID of the server process, new with every restart.
+	// ID of the server process, new with every restart; of a cluster, those of all nodes, with commas in between.
 	ID string
 }
 
+// Same says whether this may be the same server as another: the process is the same, or, in a cluster, one of the nodes.
+func (s Server) Same(o Server) bool {
+	ids := strings.Split(o.ID, ",")
+	return s.ID != "" && slices.ContainsFunc(strings.Split(s.ID, ","), func(id string) bool { return slices.Contains(ids, id) })
+}
+
 // Check finds out whether the server can be used: reached, logged in, allowed to run the commands needed, and
-// writable. It changes nothing: SET XX and UNLINK of a key that is not there pass all checks of the server (ACL,
-// replica, memory) and do nothing.
+// writable, on each node. It changes nothing: SET XX and UNLINK of a key that is not there pass all checks of the server
+// (ACL, replica, memory) and do nothing.
 func (p *Pool) Check(ctx context.Context) (Server, error) {
-	info, err := p.greet(ctx)
+	nodes, err := p.nodes(ctx)
 	if err != nil {
-		return Server{}, err
+		return Server{}, wrap("CLUSTER SLOTS", p.dialer.explain(ctx, err))
 	}
-	// Valkey has server_mode instead of redis_mode.
-	if mode := cmp.Or(info["redis_mode"], info["server_mode"]); mode == "cluster" || mode == "sentinel" {
-		return Server{}, &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server runs in " + mode + " mode, not as a standalone server"}
+	var server Server
+	var failed error
+	for i, n := range nodes {
+		info, err := p.greet(ctx, n)
+		if err == nil && i == 0 {
+			server, err = p.describe(ctx, n, info)
+			server.Nodes = len(nodes)
+		}
+		if err == nil {
+			err = p.tryCommands(ctx, n)
+		}
+		// That one node does not answer is told better by the others.
+		if err != nil && (failed == nil || Is(err, ReasonClusterDown)) {
+			failed = err
+		}
 	}
-	server := Server{Product: "redis", Version: info["redis_version"], Topology: "Standalone", Nodes: 1, ID: info["run_id"]}
+	return server, failed
+}
+
+// describe the server by what one node tells.
+func (p *Pool) describe(ctx context.Context, n node, info map[string]string) (Server, error) {
+	server := Server{Product: "redis", Version: info["redis_version"], Topology: string(p.topology), ID: info["run_id"]}
 	if v := info["valkey_version"]; v != "" {
 		server.Product, server.Version = "valkey", v
 	}
-	return server, p.tryCommands(ctx)
+	// Valkey has server_mode instead of redis_mode.
+	mode := cmp.Or(info["redis_mode"], info["server_mode"])
+	switch {
+	case p.topology == Cluster:
+		members, err := p.members(ctx, n)
+		server.ID = strings.Join(members.ids, ",")
+		return server, err
+	case mode == "cluster", mode == "sentinel":
+		return Server{}, &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server runs in " + mode + " mode, not as a standalone server"}
+	default:
+		return server, nil
+	}
 }
 
-// greet the server. Connections that have died while nobody used them are found out by use where TLS hides it, and do
+// greet a node. Connections that have died while nobody used them are found out by use where TLS hides it, and do
 // not mean that the server is down.
-func (p *Pool) greet(ctx context.Context) (map[string]string, error) {
-	idle := p.client.PoolStats().IdleConns
-	info, err := p.info(ctx)
+func (p *Pool) greet(ctx context.Context, n node) (map[string]string, error) {
+	idle := n.PoolStats().IdleConns
+	info, err := p.info(ctx, n)
 	for ; hungUp(err) && idle > 0; idle-- {
-		info, err = p.info(ctx)
+		info, err = p.info(ctx, n)
 	}
 	return info, wrap("INFO", p.dialer.explain(ctx, err))
 }
 
 // tryCommands runs every command of this package on a key that nobody has.
-func (p *Pool) tryCommands(ctx context.Context) error {
+func (p *Pool) tryCommands(ctx context.Context, n node) error {
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
-	key := p.prefix + "cachewright-check-" + rand.Text()
+	key, err := p.nameOn(ctx, n, "cachewright-check-"+rand.Text())
+	if err != nil {
+		return ignore(err, errElsewhere)
+	}
 	commands := []redis.Cmder{
 		redis.NewIntCmd(ctx, "exists", key),
 		redis.NewDurationCmd(ctx, time.Millisecond, "pttl", key),
@@ -74,7 +112,7 @@ func (p *Pool) tryCommands(ctx context.Context) error {
 		// Last, since it is the only one that a server without memory refuses.
 		redis.NewStatusCmd(ctx, "set", key, "", "px", 1000, "xx"),
 	}
-	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	_, _ = n.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, c := range commands {
 			_ = pipe.Process(ctx, c) // queues; it cannot fail
 		}
@@ -92,32 +130,107 @@ func (p *Pool) tryCommands(ctx context.Context) error {
 	return nil
 }
 
-// scanID identifies what a cursor of SCAN is good for: the server process, and the database in it.
-func (p *Pool) scanID(ctx context.Context) (string, error) {
-	info, err := p.info(ctx)
+// ignore an error that is expected.
+func ignore(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}
+
+// identity of a node, as far as a cursor of SCAN depends on it: the server process, the database in it, and the slots
+// that it serves.
+type identity struct {
+	node
+
+	id string
+	// place is what stays as long as a watch does: the slots that it serves, or, behind sentinels, the server.
+	place string
+	// moving : keys are on their way to or from it.
+	moving bool
+	// guest : it has no slots yet, but keys of one that is on its way.
+	guest bool
+}
+
+// identify the nodes, those included that have no slots yet, but keys.
+func (p *Pool) identify(ctx context.Context) ([]identity, error) {
+	nodes, err := p.nodes(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	var found []identity
+	var known []string
+	coming := map[string]string{}
+	for _, n := range nodes {
+		i, m, err := p.identifyNode(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		found, known = append(found, i), append(known, m.self)
+		for _, id := range m.to {
+			coming[id] = m.addresses[id]
+		}
+	}
+	for id, addr := range coming {
+		if slices.Contains(known, id) {
+			continue
+		}
+		n, err := p.joining(nodes[0], addr)
+		if err != nil {
+			return nil, err
+		}
+		i, _, err := p.identifyNode(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		i.guest = true
+		found = append(found, i)
+	}
+	slices.SortFunc(found, func(a, b identity) int { return strings.Compare(a.name, b.name) })
+	return found, nil
+}
+
+// identifyNode asks the node who it is. Behind sentinels, it asks them first who is the server now: one that was replaced
+// may take commands for some seconds, though what is written there is lost. To dial is to ask, and makes the client hang
+// up on the former one.
+func (p *Pool) identifyNode(ctx context.Context, n node) (i identity, m members, err error) {
+	i = identity{node: n}
+	if p.topology == Sentinel {
+		n.Client = redis.NewClient(n.single())
+		defer func() { _ = n.Close() }()
+	}
+	info, err := p.info(ctx, n)
+	if err != nil {
+		return i, m, err
 	}
 	id := info["run_id"]
 	if id == "" {
 		id = fmt.Sprintf("connection %d of %s", p.dials.Load(), p.epoch)
 	}
-	return fmt.Sprintf("%s/%d", id, p.database), nil
+	switch i.id = fmt.Sprintf("%s/%d", id, p.database); p.topology {
+	case Cluster:
+		m, err = p.members(ctx, n)
+		i.id, i.place, i.moving = id+"/"+m.own, m.slots, m.moving
+	case Sentinel:
+		i.place = info["run_id"]
+	case Standalone:
+	}
+	return i, m, err
 }
 
 // roundTrip is how long a command takes that hardly costs the server anything.
-func (p *Pool) roundTrip(ctx context.Context) (time.Duration, error) {
+func (p *Pool) roundTrip(ctx context.Context, n node) (time.Duration, error) {
 	start := time.Now()
-	_, err := p.info(ctx)
+	_, err := p.info(ctx, n)
 	return time.Since(start), err
 }
 
 // info is the server section of INFO. It is empty when the server has none or the user may not see it: nothing
 // but knowledge is lost then.
-func (p *Pool) info(ctx context.Context) (map[string]string, error) {
+func (p *Pool) info(ctx context.Context, n node) (map[string]string, error) {
 	ctx, cancel := p.deadline(ctx)
 	defer cancel()
-	text, err := p.client.Info(ctx, "server").Result()
+	text, err := n.Info(ctx, "server").Result()
 	if err := wrap("INFO", err); err != nil && !Is(err, ReasonPermissionDenied) && !Is(err, ReasonCommandFailed) {
 		return nil, err
 	}

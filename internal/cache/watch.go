@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/push"
+	"golang.org/x/sync/errgroup"
 )
 
 // Detection is how a server tells of changes: see
@@ -54,9 +56,9 @@ const (
 	probeTimeout = time.Second
 )
 
-// Watch tells the listener of changes, until the context ends or a connection breaks. While it runs, Observe reads
-// through it. It uses two connections of its own. How the server is able to tell is found out by trying, since servers
-// differ in this more than their versions say.
+// Watch tells the listener of changes, until the context ends, a connection breaks, slots of the cluster move, or sentinels
+// name another server. While it runs, Observe reads through it. It uses two connections of its own to each node. How the
+// server is able to tell is found out by trying, since servers differ in this more than their versions say.
 func (p *Pool) Watch(ctx context.Context, l Listener) error {
 	ctx, done, err := p.beginWatch(ctx)
 	if err != nil {
@@ -64,12 +66,58 @@ func (p *Pool) Watch(ctx context.Context, l Listener) error {
 	}
 	defer done()
 	for _, how := range []Detection{Tracking, Broadcast} {
-		err := p.watch(ctx, l, how)
+		err := p.watchNodes(ctx, l, how)
 		if e, ok := errors.AsType[*Error](err); !ok || e.Class != Denied && e.Class != Failed {
 			return err
 		}
 	}
 	return ErrUnwatchable
+}
+
+// watchNodes until the first session ends, and say why it did.
+func (p *Pool) watchNodes(ctx context.Context, l Listener, how Detection) error {
+	nodes, err := p.identify(ctx)
+	if err != nil {
+		return err
+	}
+	nodes = slices.DeleteFunc(nodes, func(n identity) bool { return n.guest })
+	waiting := atomic.Int64{}
+	waiting.Store(int64(len(nodes)))
+	each := l
+	each.Began = func(how Detection) {
+		if waiting.Add(-1) == 0 {
+			l.Began(how)
+		}
+	}
+	sessions, ctx := errgroup.WithContext(ctx)
+	for _, n := range nodes {
+		sessions.Go(func() error { return p.watchNode(ctx, n.node, each, how) })
+	}
+	if p.topology != Standalone {
+		sessions.Go(func() error { return p.watchPlaces(ctx, nodes) })
+	}
+	return sessions.Wait()
+}
+
+// watchPlaces until slots move, or sentinels name another server, or the context ends.
+func (p *Pool) watchPlaces(ctx context.Context, before []identity) error {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		now, err := p.identify(ctx)
+		if err != nil {
+			return err
+		}
+		now = slices.DeleteFunc(now, func(n identity) bool { return n.guest })
+		if !slices.EqualFunc(before, now, func(a, b identity) bool { return a.name == b.name && a.place == b.place }) {
+			return errMoved
+		}
+	}
 }
 
 // beginWatch gives a context that ends when the Pool is stopped, and what is to be called when the watch has ended.
@@ -103,9 +151,10 @@ func (p *Pool) endWatches() {
 	}
 }
 
-// watch is one session: a sink that the server sends its news to, and for Tracking a reader whose reads it remembers.
+// watch is a session with one node: a sink that the server sends its news to, and for Tracking a reader whose reads it remembers.
 type watch struct {
 	pool     *Pool
+	node     node
 	listener Listener
 	how      Detection
 	// end the session, and say why.
@@ -123,13 +172,20 @@ type watch struct {
 	receiving sync.WaitGroup
 }
 
-// watch until the session ends, and say why it did: the first error is the reason, and others come of it.
-func (p *Pool) watch(ctx context.Context, l Listener, how Detection) error {
+// watchNode until the session ends, and say why it did: the first error is the reason, and others come of it.
+func (p *Pool) watchNode(ctx context.Context, n node, l Listener, how Detection) error {
 	ctx, end := context.WithCancelCause(ctx)
-	w := &watch{
-		pool: p, listener: l, how: how, end: end,
-		probe: p.prefix + "cachewright-probe-" + rand.Text(), heard: make(chan struct{}),
+	defer end(nil)
+	probe, err := p.nameOn(ctx, n, "cachewright-probe-"+rand.Text())
+	if errors.Is(err, errElsewhere) { // there is nothing to tell of
+		l.Began(how)
+		<-ctx.Done()
+		return wrap("CLIENT TRACKING", context.Cause(ctx))
 	}
+	if err != nil {
+		return err
+	}
+	w := &watch{pool: p, node: n, listener: l, how: how, end: end, probe: probe, heard: make(chan struct{})}
 	w.open(ctx)
 	defer w.close()
 	end(w.run(ctx))
@@ -144,7 +200,7 @@ func (w *watch) run(ctx context.Context) error {
 	}
 	w.receiving.Go(func() { w.receive(ctx) })
 	if w.how == Tracking {
-		w.reader = w.pool.newReader(w.end)
+		w.reader = w.pool.newReader(w.node, w.end)
 		if err := w.reader.track(ctx, w.sinkID.Load()); err != nil {
 			return err
 		}
@@ -152,8 +208,10 @@ func (w *watch) run(ctx context.Context) error {
 	if err := w.try(ctx); err != nil {
 		return err
 	}
-	if w.pool.reader.CompareAndSwap(nil, w.reader) {
-		defer w.pool.reader.CompareAndSwap(w.reader, nil)
+	if w.reader != nil {
+		if _, another := w.pool.readers.LoadOrStore(w.node.name, w.reader); !another {
+			defer w.pool.readers.Delete(w.node.name)
+		}
 	}
 	w.listener.Began(w.how)
 	return w.beat(ctx)
@@ -161,7 +219,7 @@ func (w *watch) run(ctx context.Context) error {
 
 // open the sink: a subscription to nothing, which does nothing but read what the server pushes.
 func (w *watch) open(ctx context.Context) {
-	o := w.pool.single()
+	o := w.node.single()
 	o.OnConnect = func(ctx context.Context, conn *redis.Conn) error {
 		if w.sinkID.Load() != 0 {
 			return net.ErrClosed // a session ends with its connection: one made anew without a word would miss changes
@@ -237,9 +295,12 @@ func (w *watch) invalidate(push []any) {
 // try whether a change is told.
 func (w *watch) try(ctx context.Context) error {
 	if w.reader != nil {
-		err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Exists(ctx, w.probe).Err() })
-		if err != nil {
-			return wrap("EXISTS", err)
+		commands, err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Exists(ctx, w.probe).Err() })
+		switch {
+		case err != nil:
+			return err
+		case asked(commands[0].Err()):
+			return errMoved
 		}
 	}
 	deadline, cancel := w.pool.deadline(ctx)
@@ -279,8 +340,8 @@ func (w *watch) beat(ctx context.Context) error {
 		if w.reader == nil {
 			continue
 		}
-		if err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Ping(ctx).Err() }); err != nil {
-			return wrap("PING", err)
+		if _, err := w.reader.pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Ping(ctx).Err() }); err != nil {
+			return err
 		}
 	}
 }

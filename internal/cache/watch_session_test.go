@@ -35,7 +35,7 @@ const (
 type connections struct{ sink, reader int64 }
 
 // watching finds the connections of the only watch of a server.
-func watching(t *testing.T, server *redis.Client) connections {
+func watching(t *testing.T, server redis.UniversalClient) connections {
 	t.Helper()
 	var found connections
 	for lines := bufio.NewScanner(strings.NewReader(server.ClientList(t.Context()).Val())); lines.Scan(); {
@@ -56,10 +56,20 @@ func watching(t *testing.T, server *redis.Client) connections {
 	return found
 }
 
-// clients of the server, other than the one that asks.
-func clients(t *testing.T, server *redis.Client) int {
+// clients of the server, or of all masters, other than the one that asks, replicas and sentinels.
+func clients(t *testing.T, server redis.UniversalClient) int {
 	t.Helper()
-	return strings.Count(server.ClientList(t.Context()).Val(), "\n") - 1
+	n := 0
+	ok(t, redistest.Each(t.Context(), server, func(c *redis.Client) error {
+		id := c.ClientID(t.Context()).Val()
+		for line := range strings.Lines(c.ClientList(t.Context()).Val()) {
+			if !strings.HasPrefix(line, "id="+strconv.FormatInt(id, 10)+" ") && !strings.Contains(line, " flags=S ") && !strings.Contains(line, " name=sentinel-") {
+				n++
+			}
+		}
+		return nil
+	}))
+	return n
 }
 
 // broken is what Watch says when its connection has.

@@ -96,7 +96,7 @@ func (w *watcher) heard(key string) bool {
 
 // news are what was told since the last call. All that has happened before is told when they are given, since it is
 // told in the order in which it happens.
-func (w *watcher) news(t *testing.T, server *redis.Client) []string {
+func (w *watcher) news(t *testing.T, server redis.UniversalClient) []string {
 	t.Helper()
 	w.sentinels++
 	sentinel := "sentinel " + strconv.Itoa(w.sentinels)
@@ -124,7 +124,7 @@ func (w *watcher) observe(t *testing.T, keys ...string) {
 }
 
 // want that exactly these keys were told since the last call of it, in any order.
-func (w *watcher) want(t *testing.T, server *redis.Client, keys ...string) {
+func (w *watcher) want(t *testing.T, server redis.UniversalClient, keys ...string) {
 	t.Helper()
 	if diff := cmp.Diff(keys, w.news(t, server), unsorted(), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)

@@ -430,7 +430,7 @@ func TestWhatWasWrittenOnceIsMissingOnAnotherServer(t *testing.T) {
 	b.Keep(t.Context(), id("once"), once, nil)
 	b.Keep(t.Context(), id("counter"), counter, nil)
 	there := redistest.Miniredis(t)
-	next := cache.Open(cache.Options{Address: there.Addr(), Prefix: prefix, Timeout: 10 * time.Second})
+	next := cache.Open(cache.Options{Addresses: []string{there.Addr()}, Prefix: prefix, Timeout: 10 * time.Second})
 	defer func() { _ = next.Stop() }()
 	b.Use(next, keeper.Open, true)
 	b.Eventually(func() int {
@@ -587,7 +587,7 @@ func newTracked(t *testing.T, server *redistest.Server, addr string) *tracked {
 		server: server, redis: server.Client(t),
 	}
 	k.SetDefaultEventuallyTimeout(20 * time.Second)
-	pool := cache.Open(cache.Options{Address: addr, Prefix: prefix, Timeout: 10 * time.Second})
+	pool := cache.Open(cache.Options{Addresses: []string{addr}, Prefix: prefix, Timeout: 10 * time.Second})
 	k.Keeper = keeper.New(k.clock, metrics.Of(types.NamespacedName{Name: t.Name()}), keeper.Owner{
 		Changed:     func(id types.NamespacedName) { k.mu.Lock(); defer k.mu.Unlock(); k.news = append(k.news, id.Name) },
 		Detects:     func(how keeper.Detection) { k.mu.Lock(); defer k.mu.Unlock(); k.detects = append(k.detects, how) },

@@ -56,7 +56,7 @@ func newBench(t *testing.T) *bench {
 	}
 	b.SetDefaultEventuallyTimeout(20 * time.Second)
 	b.redis.Server().SetPreHook(b.hook)
-	b.pool = cache.Open(cache.Options{Address: b.redis.Addr(), Prefix: prefix, Timeout: 10 * time.Second, Dial: b.net.dial})
+	b.pool = cache.Open(cache.Options{Addresses: []string{b.redis.Addr()}, Prefix: prefix, Timeout: 10 * time.Second, Dial: b.net.dial})
 	b.Keeper = keeper.New(b.clock, metrics.Of(types.NamespacedName{Name: t.Name()}), keeper.Owner{Changed: b.changed, Detects: func(keeper.Detection) {}, Unavailable: b.unavailable})
 	ctx, stop := context.WithCancel(t.Context())
 	var work sync.WaitGroup
@@ -607,7 +607,7 @@ func TestAnotherConnectionTakesOver(t *testing.T) {
 	b := newBench(t)
 	b.keep("a", "v", 0)
 	there := redistest.Miniredis(t)
-	next := cache.Open(cache.Options{Address: there.Addr(), Prefix: prefix, Timeout: 10 * time.Second})
+	next := cache.Open(cache.Options{Addresses: []string{there.Addr()}, Prefix: prefix, Timeout: 10 * time.Second})
 	defer func() { _ = next.Stop() }()
 	b.Use(next, keeper.Open, false)
 	b.Verify()

@@ -5,6 +5,7 @@ package pools
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -71,15 +72,19 @@ func (p Pool) Uses(o cache.Options) bool { return p.Cache != nil && same(p.optio
 
 // Endpoint says where the connection leads; false when there is none.
 func (p Pool) Endpoint() (Endpoint, bool) {
-	return endpointOf(p.options), p.Cache != nil
+	return EndpointOf(p.options), p.Cache != nil
 }
 
-func endpointOf(o cache.Options) Endpoint { return Endpoint{Address: o.Address, Database: o.Database} }
+// EndpointOf a connection.
+func EndpointOf(o cache.Options) Endpoint {
+	return Endpoint{Topology: o.Topology, Addresses: strings.Join(o.Addresses, ","), MasterName: o.MasterName, Database: o.Database}
+}
 
 // Endpoint is where keys are.
 type Endpoint struct {
-	Address  string
-	Database int
+	Topology              cache.Topology
+	Addresses, MasterName string
+	Database              int
 }
 
 // moved says whether options lead to other keys than before: in another database, or at another address where another
@@ -91,7 +96,7 @@ func (p Pool) moved(to cache.Options, server cache.Server) bool {
 	case p.options.Database != to.Database:
 		return true
 	default:
-		return p.options.Address != to.Address && (server.ID == "" || server.ID != p.Server.ID)
+		return EndpointOf(p.options) != EndpointOf(to) && !server.Same(p.Server)
 	}
 }
 
@@ -109,6 +114,7 @@ func gateAfter(err error) keeper.Gate {
 
 // same says whether two connections would be the same.
 func same(a, b cache.Options) bool {
-	return a.Address == b.Address && a.Database == b.Database && a.Username == b.Username &&
-		a.Password == b.Password && a.Prefix == b.Prefix && a.Timeout == b.Timeout && a.TLS.Equal(b.TLS)
+	return EndpointOf(a) == EndpointOf(b) && a.Username == b.Username && a.Password == b.Password &&
+		a.SentinelUsername == b.SentinelUsername && a.SentinelPassword == b.SentinelPassword &&
+		a.Prefix == b.Prefix && a.Timeout == b.Timeout && a.TLS.Equal(b.TLS)
 }

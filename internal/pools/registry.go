@@ -131,7 +131,7 @@ func (r *Registry) Check(ctx context.Context, name types.NamespacedName) error {
 func (r *Registry) check(ctx context.Context, name types.NamespacedName, c *cache.Pool, o cache.Options) (cache.Server, error) {
 	server, err := c.Check(ctx)
 	if r.Vet != nil && gateAfter(err) != keeper.Closed {
-		if veto := r.Vet(ctx, name, endpointOf(o), server); veto != nil {
+		if veto := r.Vet(ctx, name, EndpointOf(o), server); veto != nil {
 			return server, veto
 		}
 	}

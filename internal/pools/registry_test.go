@@ -72,7 +72,7 @@ func identity(generation int64) pools.Identity {
 }
 
 func at(m *miniredis.Miniredis) cache.Options {
-	return cache.Options{Address: m.Addr(), Prefix: "p:", Timeout: 5 * time.Second}
+	return cache.Options{Addresses: []string{m.Addr()}, Prefix: "p:", Timeout: 5 * time.Second}
 }
 
 // try to connect a pool.
@@ -282,7 +282,7 @@ func TestAnAttemptIsRemembered(t *testing.T) {
 	b.Expect(b.WasAttempted(name("main"))).To(BeFalse())
 	b.Attempted(name("main"))
 	b.Expect(b.WasAttempted(name("main"))).To(BeTrue())
-	b.Expect(b.try(identity(1), cache.Options{Address: "127.0.0.1:1", Prefix: "p:", Timeout: time.Second})).
+	b.Expect(b.try(identity(1), cache.Options{Addresses: []string{"127.0.0.1:1"}, Prefix: "p:", Timeout: time.Second})).
 		To(Satisfy(func(err error) bool { _, ok := errors.AsType[*cache.Error](err); return ok }))
 }
 
@@ -323,10 +323,10 @@ func TestAPoolOutOfMemoryStillTakesDeletions(t *testing.T) {
 
 func TestWhetherAPoolHasMoved(t *testing.T) {
 	b, m := newBench(t), redistest.Start(t)
-	here := cache.Options{Address: m.Addr, Prefix: "p:", Timeout: 5 * time.Second}
+	here := cache.Options{Addresses: []string{m.Addr}, Prefix: "p:", Timeout: 5 * time.Second}
 	alias, third := here, here
-	alias.Address, third.Database = "localhost"+m.Addr[len("127.0.0.1"):], 3
-	elsewhere := cache.Options{Address: redistest.Start(t).Addr, Prefix: "p:", Timeout: 5 * time.Second}
+	alias.Addresses, third.Database = []string{"localhost" + m.Addr[len("127.0.0.1"):]}, 3
+	elsewhere := cache.Options{Addresses: []string{redistest.Start(t).Addr}, Prefix: "p:", Timeout: 5 * time.Second}
 	for i, step := range []struct {
 		to    cache.Options
 		moved bool

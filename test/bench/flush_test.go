@@ -90,7 +90,7 @@ type flushBench struct {
 func newFlushBench(b *testing.B) *flushBench {
 	b.Helper()
 	w := &flushBench{bench: connect(b), server: redistest.Start(b)}
-	w.redis = redistest.Client(b, w.server.Addr).WithTimeout(patience)
+	w.redis = w.server.Client(b).WithTimeout(patience)
 	w.createPool(w.server.Addr)
 	return w
 }
@@ -167,7 +167,7 @@ func (w *flushBench) verify(way *way, deleted int64) {
 // byEngine is the scan of this repository, without the operator around it.
 func (w *flushBench) byEngine() (time.Duration, int64) {
 	w.Helper()
-	pool := cache.Open(cache.Options{Address: w.server.Addr, Prefix: ours, Timeout: patience})
+	pool := cache.Open(cache.Options{Addresses: []string{w.server.Addr}, Prefix: ours, Timeout: patience})
 	defer func() { w.must(pool.Stop()) }()
 	_, err := pool.Check(w.Context()) // it connects, as the operator has long done
 	w.must(err)

@@ -6,6 +6,7 @@ package redistest
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,7 +23,6 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // Binary is the environment variable that names the server to run, redis-server if unset; valkey-server does too.
@@ -76,16 +76,7 @@ func (s *Server) begin(tb testing.TB) {
 // Client is a plain client for preparations and assertions, closed at the end of the test.
 func (s *Server) Client(tb testing.TB) *redis.Client {
 	tb.Helper()
-	return Client(tb, s.Addr)
-}
-
-// Client is a plain client for preparations and assertions, closed at the end of the test.
-func Client(tb testing.TB, addr string) *redis.Client {
-	tb.Helper()
-	client := redis.NewClient(&redis.Options{
-		Addr: addr, DisableIdentity: true,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	})
+	client := redis.NewClient(plain(s.Addr).Simple())
 	tb.Cleanup(func() { _ = client.Close() })
 	return client
 }
@@ -96,6 +87,19 @@ func (s *Server) User(tb testing.TB, name, password string) {
 	if err := s.Client(tb).ACLSetUser(tb.Context(), name, "on", "resetpass", ">"+password, "allkeys", "allchannels", "+@all").Err(); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// ask a server one thing, on a connection that is closed afterwards.
+func (s *Server) ask(args ...any) *redis.Cmd {
+	client := redis.NewClient(plain(s.Addr).Simple())
+	defer func() { _ = client.Close() }()
+	return client.Do(context.Background(), args...)
+}
+
+// says whether the answer holds a text.
+func (s *Server) says(text string, args ...any) bool {
+	answer, _ := s.ask(args...).Text()
+	return strings.Contains(answer, text)
 }
 
 // Stop ends the server in good order.
@@ -117,13 +121,6 @@ func (s *Server) Restart() {
 func Miniredis(tb testing.TB) *miniredis.Miniredis {
 	tb.Helper()
 	return miniredis.RunT(tb)
-}
-
-// Servers start miniredis and a real server, by name, and give the address. A contract runs on each; what miniredis
-// cannot do, it asks of real servers only.
-var Servers = map[string]func(tb testing.TB) (addr string, isReal bool){
-	"miniredis":    func(tb testing.TB) (string, bool) { tb.Helper(); return Miniredis(tb).Addr(), false },
-	"redis-server": func(tb testing.TB) (string, bool) { tb.Helper(); return Start(tb).Addr, true },
 }
 
 func find(tb testing.TB) string {
@@ -224,6 +221,15 @@ func ping(addr string) error {
 		err = errors.New(answer)
 	}
 	return err
+}
+
+func (s *Server) isRunning() bool {
+	select {
+	case <-s.exited:
+		return false
+	default:
+		return true
+	}
 }
 
 func (s *Server) end(signal syscall.Signal) {

@@ -1,0 +1,81 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ForgetNamed deletes or counts the given keys, by names without the prefix, in pipelines, until it is done or, if a limit
+// makes it take longer, stop says so. It has no checkpoint: what was deleted is not found again, and what stays is
+// counted by the call that comes to the end.
+func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions, stop func() bool) (ScanResult, error) {
+	s := p.NewScan(Target{}, o)
+	names, err := p.existing(ctx, keys)
+	if err != nil {
+		return s.result, err
+	}
+	s.take(names)
+	for {
+		if !s.await(ctx, stop) {
+			s.forgo()
+			return s.result, nil
+		}
+		if err := s.step(ctx, 0, true); err != nil {
+			s.forgo()
+			return s.result, err
+		}
+		if len(s.pending) == 0 {
+			s.result.Checkpoint.Done = true
+			return s.result, nil
+		}
+	}
+}
+
+// existing gives the full names of those keys that are there, each once.
+func (p *Pool) existing(ctx context.Context, keys []string) ([]string, error) {
+	ctx, cancel := p.deadline(ctx)
+	defer cancel()
+	asked := make(map[string]*redis.IntCmd, len(keys))
+	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, key := range keys {
+			if asked[key] == nil {
+				asked[key] = pipe.Exists(ctx, p.prefix+key)
+			}
+		}
+		return nil
+	})
+	var names []string
+	for _, key := range keys {
+		exists := asked[key]
+		if exists == nil {
+			continue
+		}
+		delete(asked, key)
+		if err := wrap("EXISTS", exists.Err()); err != nil {
+			return nil, err
+		}
+		if exists.Val() > 0 {
+			names = append(names, p.prefix+key)
+		}
+	}
+	return names, nil
+}
+
+// unlink queues the deletion of keys. Their memory is freed in the background, so that a huge collection holds up
+// nobody.
+func (p *Pool) unlink(ctx context.Context, pipe redis.Pipeliner, names []string) []*redis.IntCmd {
+	most := maxUnlink
+	if p.topology == Cluster {
+		most = 1 // keys of one command must lie in one slot
+	}
+	var commands []*redis.IntCmd
+	for len(names) > 0 {
+		n := min(len(names), most)
+		commands, names = append(commands, pipe.Unlink(ctx, names[:n]...)), names[n:]
+	}
+	return commands
+}
