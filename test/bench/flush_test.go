@@ -90,7 +90,7 @@ type flushBench struct {
 func newFlushBench(b *testing.B) *flushBench {
 	b.Helper()
 	w := &flushBench{bench: connect(b), server: redistest.Start(b)}
-	w.redis = redistest.Client(b, w.server.Addr).WithTimeout(patience)
+	w.redis = w.server.Client(b).WithTimeout(patience)
 	w.createPool(w.server.Addr)
 	return w
 }

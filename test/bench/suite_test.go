@@ -114,7 +114,7 @@ func newBench(b *testing.B) *bench {
 	b.Helper()
 	w := connect(b)
 	server := redistest.Start(b)
-	w.redis = redistest.Client(b, server.Addr)
+	w.redis = server.Client(b)
 	w.network = redistest.NewProxy(b, server.Addr, 0)
 	w.createPool(w.network.Addr)
 	return w
