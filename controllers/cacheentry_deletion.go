@@ -49,8 +49,8 @@ func (r *cacheEntryReconciler) leave(ctx context.Context, entry *v1alpha1.CacheE
 func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.CacheEntry) (*status.Verdict, error) {
 	name := client.ObjectKeyFromObject(entry)
 	r.tellRivals(ctx, name, r.claims.Delete(name, entry.UID))
+	r.registry.Drop(name) // it declares nothing from now on, though a look that began before may have said so again
 	if !controllerutil.ContainsFinalizer(entry, finalizer) {
-		r.registry.Drop(name)
 		return status.Silent(0), nil
 	}
 	recorded := recordOf(entry)
@@ -64,7 +64,6 @@ func (r *cacheEntryReconciler) delete(ctx context.Context, entry *v1alpha1.Cache
 	case waiting != nil:
 		return waiting, nil
 	}
-	r.registry.Drop(name)
 	return status.Silent(0), nil
 }
 

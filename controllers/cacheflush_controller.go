@@ -91,7 +91,7 @@ func (r *cacheFlushReconciler) written(ctx context.Context, flush *v1alpha1.Cach
 	}
 	record := recordOfFlush(flush)
 	metrics.FlushFinished(pool, string(record.Result))
-	if !dryRun(flush) {
+	if !dryRun(flush) && pool.Namespace == flush.Namespace {
 		r.tellEnd(ctx, pool, record)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -113,7 +114,20 @@ func worldAt(t *testing.T, addr string) *world {
 		redis: redis.NewClient(&redis.Options{Addr: addr, PipelinePoolSize: -1}),
 	}).sub(t)
 	t.Cleanup(func() { _ = w.redis.Close() })
+	t.Cleanup(w.removePools)
 	return w
+}
+
+// removePools when the test has ended: the next one may have a server at the same address.
+func (w *world) removePools() {
+	ctx := context.Background() //nolint:usetesting // the test has ended
+	var pools v1alpha1.CachePoolList
+	w.Expect(k8s.List(ctx, &pools, client.InNamespace(w.namespace))).To(Succeed())
+	for i := range pools.Items {
+		w.Expect(client.IgnoreNotFound(k8s.Delete(ctx, &pools.Items[i]))).To(Succeed())
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+		w.Expect(client.IgnoreNotFound(k8s.Patch(ctx, &pools.Items[i], patch))).To(Succeed())
+	}
 }
 
 // sub gives the world of a subtest that shares this one's.
