@@ -152,10 +152,10 @@ func TestAKeyIsTheSameByAddressAndByURL(t *testing.T) {
 	w.holds("shared:k", "value of younger")
 
 	// In another database it is another key.
-	third := w.entry("third", func(e *v1alpha1.CacheEntry) { e.Spec.Key = "k" })
-	w.create(third)
-	w.becomes(third, stalls("KeyConflict"))
+	youngest := w.entry("youngest", func(e *v1alpha1.CacheEntry) { e.Spec.Key = "k" })
+	w.create(youngest)
+	w.becomes(youngest, stalls("KeyConflict"))
 	setURL(w, s, "redis://"+w.addr+"/1")
-	w.becomes(third, isWarm)
+	w.becomes(youngest, isWarm)
 	w.becomes(younger, isWarm)
 }

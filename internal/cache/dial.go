@@ -40,6 +40,8 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	if err != nil || d.secure == nil {
 		return conn, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout) // a subscription dials without a deadline
+	defer cancel()
 	secured := tls.Client(conn, d.secure.config(address))
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
@@ -49,7 +51,7 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 }
 
 // explainTimeout is how long it may take to find out more, on top of what has failed.
-const explainTimeout = 500 * time.Millisecond
+const explainTimeout = time.Second
 
 // explain why a connection breaks before it is of use. A server closes it without a word when it gets plain text where
 // it expects TLS, and waits for more when it gets TLS where it expects plain text; what it finds wrong with a client's
