@@ -120,7 +120,7 @@ func worldAt(t *testing.T, addr string) *world {
 
 // removePools when the test has ended: the next one may have a server at the same address.
 func (w *world) removePools() {
-	ctx := context.Background() //nolint:usetesting // the test has ended
+	ctx := context.Background()
 	var pools v1alpha1.CachePoolList
 	w.Expect(k8s.List(ctx, &pools, client.InNamespace(w.namespace))).To(Succeed())
 	for i := range pools.Items {

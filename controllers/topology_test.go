@@ -5,6 +5,7 @@ package controllers_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +39,7 @@ func (w *world) store(c redis.UniversalClient, prefix string, n int) {
 	for from := 0; from < n; from += portion {
 		_, err := c.Pipelined(w.t.Context(), func(pipe redis.Pipeliner) error {
 			for i := from; i < min(n, from+portion); i++ {
-				pipe.Set(w.t.Context(), prefix+fmt.Sprint(i), "v", 0)
+				pipe.Set(w.t.Context(), prefix+strconv.Itoa(i), "v", 0)
 			}
 			return nil
 		})

@@ -16,7 +16,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="(self.topology == 'Sentinel') == has(self.sentinel)",fieldPath=".sentinel",message="must be set with topology Sentinel, and not with another"
 // +kubebuilder:validation:XValidation:rule="self.topology != 'Cluster' || !has(self.database)",fieldPath=".database",message="must not be set with topology Cluster, which has only one"
 type CachePoolSpec struct {
-	// addresses, as host:port: of the server (one), of the sentinels, or of some nodes of the cluster. Either these or
+	// addresses of the server (one), of the sentinels, or of some nodes of the cluster, as host:port. Either these or
 	// urlSecretRef.
 	// +optional
 	// +listType=atomic

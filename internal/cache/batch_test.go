@@ -151,7 +151,7 @@ func TestAWriteIfAbsentLeavesWhatIsThere(t *testing.T) {
 				"another type":            {func(name string) error { return server.HSet(ctx, name, "f", "old").Err() }, 0, true, "", -1, "nx"},
 			} {
 				t.Run(name, func(t *testing.T) {
-					wipe(t, addr)
+					wipe(t, addr) //nolint:contextcheck // it takes the test's own
 					if tc.before != nil {
 						ok(t, tc.before(prefix+"k"))
 					}

@@ -24,8 +24,8 @@ func again(t *testing.T, p *cache.Pool, addr string) {
 		select {
 		case <-w.began:
 			return true
-		case <-w.ended:
-			return false
+		case err := <-w.ended:
+			return err == nil // it never is
 		}
 	}).WithTimeout(30 * time.Second).WithPolling(200 * time.Millisecond).Should(BeTrue())
 	w.observe(t, names...)
@@ -76,7 +76,7 @@ func TestObserveWhileASlotIsOnItsWay(t *testing.T) {
 	slot := c.SlotOf("{slot}")
 	from, to := c.Masters[0], c.Masters[1]
 	for _, s := range c.Masters[1:] {
-		if owns(t, s, slot) {
+		if owns(t, s, "{slot}") {
 			from, to = s, c.Masters[0]
 		}
 	}

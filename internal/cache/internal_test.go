@@ -155,6 +155,7 @@ func TestPercentReadsTheCursorFromTheHighBits(t *testing.T) {
 		"last of 16 buckets": {Checkpoint{Nodes: []NodeCheckpoint{{Cursor: 15}}}, 93},
 		"as far as it goes":  {Checkpoint{Nodes: []NodeCheckpoint{{Cursor: 1<<64 - 1}}}, 99},
 		"done":               {Checkpoint{Done: true}, 100},
+		"a second time":      {Checkpoint{Nodes: []NodeCheckpoint{{ServerID: "id" + again}, {ServerID: "id" + again, Cursor: 1}}}, 99},
 		"nodes":              {Checkpoint{Nodes: []NodeCheckpoint{{Done: true}, {Cursor: 1}, {}}}, 50},
 		"all, but not over":  {Checkpoint{Nodes: []NodeCheckpoint{{Done: true}, {Done: true}}}, 100},
 	} {

@@ -56,6 +56,7 @@ func TestAWrongTopologyIsNamed(t *testing.T) {
 		"the right sentinel password": {secured.Address(), []func(*cache.Options){asSentinels("", marker)}, 0, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := open(t, tc.addr, append(tc.changes, within(3*time.Second))...)
 			if tc.class == 0 {
 				ok(t, check(t, p)())
@@ -152,7 +153,8 @@ func TestChangesOnAllMastersAreTold(t *testing.T) {
 					w.hears(t, names...)
 					one := 0
 					each(t, addr, func(m *redis.Client) error {
-						if one++; one > 1 {
+						one++
+						if one > 1 {
 							return nil
 						}
 						return m.FlushAll(t.Context()).Err()

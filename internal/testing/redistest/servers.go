@@ -94,8 +94,9 @@ func (s *shelf) lend(tb testing.TB) string {
 	tb.Cleanup(func() {
 		client := redis.NewUniversalClient(Options(addr))
 		defer func() { _ = client.Close() }()
-		err := Each(context.Background(), client, func(c *redis.Client) error {
-			return errors.Join(c.FlushAll(context.Background()).Err(), c.ConfigResetStat(context.Background()).Err())
+		ctx := context.WithoutCancel(tb.Context())
+		err := Each(ctx, client, func(c *redis.Client) error {
+			return errors.Join(c.FlushAll(ctx).Err(), c.ConfigResetStat(ctx).Err())
 		})
 		if err != nil {
 			tb.Errorf("the servers at %s cannot be used by the next test: %v", addr, err)
@@ -125,6 +126,7 @@ var shared struct {
 	cleanups []func()
 }
 
+// Cleanup waits until StopShared.
 func (*lasting) Cleanup(do func()) {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
