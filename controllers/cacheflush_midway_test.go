@@ -82,6 +82,11 @@ func TestAFlushWhosePoolVanishesInTheMiddleWaitsForAnother(t *testing.T) {
 	w.Expect(f.Status.Failures).To(BeZero(), "waiting for a pool does not count")
 }
 
+func progressOf(o status.Object) string {
+	flush, _ := o.(*v1alpha1.CacheFlush)
+	return progress(flush)
+}
+
 // The status is written at most once a second, besides for what begins and ends.
 func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	w, _, proxy := newProxiedWorld(t)
@@ -93,11 +98,11 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	w.midway(f)
 	began, h := time.Now(), w.record()
 	w.Eventually(func() int {
-		return len(h.of(func(o status.Object) string { return progress(o.(*v1alpha1.CacheFlush)) }))
+		return len(h.of(progressOf))
 	}).Should(BeNumerically(">", 3))
 	seconds := time.Since(began).Seconds()
 	w.Expect(len(h.all())).To(BeNumerically("<=", seconds+2), "writes in %.1f s", seconds)
-	percents := h.of(func(o status.Object) string { return progress(o.(*v1alpha1.CacheFlush)) })
+	percents := h.of(progressOf)
 	w.Expect(slices.Compact(slices.Clone(percents))).To(Equal(percents))
 	w.delete(f)
 	w.vanishes(f)

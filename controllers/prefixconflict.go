@@ -85,9 +85,7 @@ func (f *poolFinder) conflict(ctx context.Context, pool *v1alpha1.CachePool, at 
 	var elsewhere []*v1alpha1.CachePool
 	for i := range list.Items {
 		older := &list.Items[i]
-		live, _ := f.registry.Get(client.ObjectKeyFromObject(older))
-		where, known := endpoint(older, live)
-		if !overlap(pool, older) || !precedes(older, pool) || known && where.Database != at.Database {
+		if !overlap(pool, older) || !precedes(older, pool) {
 			continue
 		}
 		if admitted, err := f.admits(ctx, older, pool.Namespace); err != nil {
@@ -95,10 +93,13 @@ func (f *poolFinder) conflict(ctx context.Context, pool *v1alpha1.CachePool, at 
 		} else if admitted {
 			continue
 		}
-		if known && where == at || server.Same(live.Server) {
+		switch f.encounter(older, at, server) {
+		case met:
 			return older, nil
+		case unmet:
+			elsewhere = append(elsewhere, older)
+		case apart:
 		}
-		elsewhere = append(elsewhere, older)
 	}
 	for _, older := range elsewhere {
 		if f.lingers(ctx, pool, older, server) {
@@ -106,6 +107,29 @@ func (f *poolFinder) conflict(ctx context.Context, pool *v1alpha1.CachePool, at 
 		}
 	}
 	return nil, nil //nolint:nilnil // no pool is an answer
+}
+
+// encounter of two pools: on one server and database, on different ones as far as is known, or in different databases,
+// wherever.
+type encounter int
+
+const (
+	unmet encounter = iota
+	met
+	apart
+)
+
+func (f *poolFinder) encounter(older *v1alpha1.CachePool, at pools.Endpoint, server cache.Server) encounter {
+	live, _ := f.registry.Get(client.ObjectKeyFromObject(older))
+	where, known := endpoint(older, live)
+	switch {
+	case known && where.Database != at.Database:
+		return apart
+	case known && where == at, server.Same(live.Server):
+		return met
+	default:
+		return unmet
+	}
 }
 
 // lingers says whether a conflict is not known to be over, though the older pool was last seen on another server: that may be
