@@ -218,6 +218,16 @@ func (p *Pool) identifyNode(ctx context.Context, n node) (i identity, m members,
 	return i, m, err
 }
 
+// places are the nodes to be watched: those that have slots. A single server is not asked: it is always the one.
+func (p *Pool) places(ctx context.Context) ([]identity, error) {
+	if p.topology != Standalone {
+		nodes, err := p.identify(ctx)
+		return slices.DeleteFunc(nodes, func(n identity) bool { return n.guest }), err
+	}
+	nodes, err := p.nodes(ctx)
+	return []identity{{node: nodes[0]}}, err
+}
+
 // roundTrip is how long a command takes that hardly costs the server anything.
 func (p *Pool) roundTrip(ctx context.Context, n node) (time.Duration, error) {
 	start := time.Now()

@@ -76,11 +76,10 @@ func (p *Pool) Watch(ctx context.Context, l Listener) error {
 
 // watchNodes until the first session ends, and say why it did.
 func (p *Pool) watchNodes(ctx context.Context, l Listener, how Detection) error {
-	nodes, err := p.identify(ctx)
+	nodes, err := p.places(ctx)
 	if err != nil {
 		return err
 	}
-	nodes = slices.DeleteFunc(nodes, func(n identity) bool { return n.guest })
 	waiting := atomic.Int64{}
 	waiting.Store(int64(len(nodes)))
 	each := l
@@ -109,11 +108,10 @@ func (p *Pool) watchPlaces(ctx context.Context, before []identity) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		now, err := p.identify(ctx)
+		now, err := p.places(ctx)
 		if err != nil {
 			return err
 		}
-		now = slices.DeleteFunc(now, func(n identity) bool { return n.guest })
 		if !slices.EqualFunc(before, now, func(a, b identity) bool { return a.name == b.name && a.place == b.place }) {
 			return errMoved
 		}
