@@ -22,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -108,11 +109,32 @@ func newRealWorld(t *testing.T) (*world, *redistest.Server) {
 func worldAt(t *testing.T, addr string) *world {
 	t.Helper()
 	w := (&world{
-		addr: addr, namespace: controlplane.Namespace(t, k8s),
+		addr: addr, namespace: space(t),
 		redis: redis.NewClient(&redis.Options{Addr: addr, PipelinePoolSize: -1}),
 	}).sub(t)
 	t.Cleanup(func() { _ = w.redis.Close() })
 	return w
+}
+
+// space creates a namespace. When the test is over its pools go elsewhere, or else they would be older pools on the server of
+// a test that gets the same port later.
+func space(t *testing.T) string {
+	t.Helper()
+	namespace := controlplane.Namespace(t, k8s)
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		var pools v1alpha1.CachePoolList
+		if err := k8s.List(ctx, &pools, client.InNamespace(namespace)); err != nil {
+			t.Error(err)
+		}
+		for i := range pools.Items {
+			elsewhere := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspend":true,"addresses":["over:1"]}}`))
+			if err := client.IgnoreNotFound(k8s.Patch(ctx, &pools.Items[i], elsewhere)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return namespace
 }
 
 // sub gives the world of a subtest that shares this one's.
