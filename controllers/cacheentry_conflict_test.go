@@ -10,7 +10,6 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
-	"github.com/cachewright/cachewright/internal/testing/controlplane"
 )
 
 // keyed gives an entry a key.
@@ -147,7 +146,7 @@ func TestAHolderInAnotherNamespaceIsNotNamed(t *testing.T) {
 	// Within the same second, names would decide which is older, and those of namespaces are random here.
 	w.Eventually(time.Now).Should(BeTemporally(">", older.CreationTimestamp.Add(time.Second)))
 	there := *w
-	there.namespace = controlplane.Namespace(t, k8s)
+	there.namespace = space(t)
 	there.ready(under("shared:"))
 	younger := there.entry("b", keyed("k"))
 	there.create(younger)

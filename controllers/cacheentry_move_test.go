@@ -11,7 +11,6 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
-	"github.com/cachewright/cachewright/internal/testing/controlplane"
 	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
@@ -188,7 +187,7 @@ func TestACrashAndADeletionLeaveNoKeyBehind(t *testing.T) {
 func TestAForgedRecordDeletesNothing(t *testing.T) {
 	w := newWorld(t)
 	theirs := *w
-	theirs.namespace = controlplane.Namespace(t, k8s)
+	theirs.namespace = space(t)
 	their := theirs.ready(under("theirs:"))
 	theirEntry := theirs.entry("declared")
 	theirs.create(theirEntry)

@@ -110,24 +110,34 @@ func newRealWorld(t *testing.T) (*world, *redistest.Server) {
 func worldAt(t *testing.T, addr string) *world {
 	t.Helper()
 	w := (&world{
-		addr: addr, namespace: controlplane.Namespace(t, k8s),
+		addr: addr, namespace: space(t),
 		redis: redis.NewClient(&redis.Options{Addr: addr, PipelinePoolSize: -1}),
 	}).sub(t)
 	t.Cleanup(func() { _ = w.redis.Close() })
-	t.Cleanup(w.removePools)
 	return w
 }
 
-// removePools when the test has ended: the next one may have a server at the same address.
-func (w *world) removePools() {
-	ctx := context.Background()
-	var pools v1alpha1.CachePoolList
-	w.Expect(k8s.List(ctx, &pools, client.InNamespace(w.namespace))).To(Succeed())
-	for i := range pools.Items {
-		w.Expect(client.IgnoreNotFound(k8s.Delete(ctx, &pools.Items[i]))).To(Succeed())
-		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-		w.Expect(client.IgnoreNotFound(k8s.Patch(ctx, &pools.Items[i], patch))).To(Succeed())
-	}
+// space creates a namespace. When the test is over its pools go, or else they would be older pools on the server of a test that
+// gets the same port later.
+func space(t *testing.T) string {
+	t.Helper()
+	namespace := controlplane.Namespace(t, k8s)
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		var pools v1alpha1.CachePoolList
+		if err := k8s.List(ctx, &pools, client.InNamespace(namespace)); err != nil {
+			t.Error(err)
+		}
+		for i := range pools.Items {
+			free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+			for _, err := range []error{k8s.Delete(ctx, &pools.Items[i]), k8s.Patch(ctx, &pools.Items[i], free)} {
+				if client.IgnoreNotFound(err) != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	return namespace
 }
 
 // sub gives the world of a subtest that shares this one's.

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
-	"github.com/cachewright/cachewright/internal/testing/controlplane"
 	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
@@ -47,7 +46,7 @@ type tenant struct {
 func (w *world) tenant() *tenant {
 	w.t.Helper()
 	there := w.sub(w.t)
-	there.namespace = controlplane.Namespace(w.t, k8s)
+	there.namespace = space(w.t)
 	return &tenant{world: there, owner: w.namespace, prefix: mainPrefix + there.namespace + ":"}
 }
 
