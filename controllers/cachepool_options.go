@@ -40,7 +40,11 @@ func (r *cachePoolReconciler) options(ctx context.Context, pool *v1alpha1.CacheP
 // credentials from the pool's Secret, whose version it returns; a URL has the address too.
 func (r *cachePoolReconciler) credentials(ctx context.Context, pool *v1alpha1.CachePool, o *cache.Options) (version string, err error) {
 	if ref := pool.Spec.URLSecretRef; ref != nil {
-		return r.url(ctx, pool.Namespace, ref, o)
+		version, err := r.url(ctx, pool.Namespace, ref, o)
+		if err == nil && o.Topology == cache.Cluster && o.Database != 0 {
+			err = status.Stalled(v1alpha1.ReasonInvalidURL, "Key %q of Secret %q has no valid URL: a cluster has no database but 0", ref.Key, ref.Name)
+		}
+		return version, err
 	}
 	if pool.Spec.CredentialsSecretRef == nil {
 		return "", nil
