@@ -64,7 +64,6 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, env.Stop()) }()
-	defer redistest.StopShared()
 	scheme, err := operator.NewScheme()
 	if err != nil {
 		return 1, err
