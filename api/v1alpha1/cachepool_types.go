@@ -122,33 +122,6 @@ type CredentialsSecretReference struct {
 	PasswordKey string `json:"passwordKey,omitempty"`
 }
 
-// Topology says how servers work together.
-// +kubebuilder:validation:Enum=Standalone;Sentinel;Cluster
-type Topology string
-
-const (
-	// TopologyStandalone : one server.
-	TopologyStandalone Topology = "Standalone"
-	// TopologySentinel : one server at a time; sentinels say which.
-	TopologySentinel Topology = "Sentinel"
-	// TopologyCluster : each master has a part of the keys.
-	TopologyCluster Topology = "Cluster"
-)
-
-// SentinelSpec says what to ask the sentinels.
-type SentinelSpec struct {
-	// masterName is what the sentinels call the server.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	MasterName string `json:"masterName,omitempty"`
-
-	// credentialsSecretRef names the Secret with user and password of the sentinels. They have their own: those of the
-	// server are not tried.
-	// +optional
-	CredentialsSecretRef *CredentialsSecretReference `json:"credentialsSecretRef,omitempty"`
-}
-
 // FlushLimits protect the server and the keys of a pool from its flushes.
 //
 // +kubebuilder:validation:MinProperties=1
