@@ -29,11 +29,11 @@ func TestDefaults(t *testing.T) {
 		},
 		"CachePool, URL": {
 			"CachePool", `{urlSecretRef: {name: redis, key: url}}`,
-			`{urlSecretRef: {name: redis, key: url}, resyncPeriod: 10m, timeout: 3s}`,
+			`{urlSecretRef: {name: redis, key: url}, topology: Standalone, resyncPeriod: 10m, timeout: 3s}`,
 		},
 		"CachePool, TLS": {
 			"CachePool", `{addresses: ["redis:6379"], tls: {}}`,
-			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, tls: {verification: Full}}`,
+			`{addresses: ["redis:6379"], topology: Standalone, resyncPeriod: 10m, timeout: 3s, tls: {verification: Full}}`,
 		},
 		"CachePool, all set": {
 			"CachePool", `{addresses: ["redis:6379"], topology: Cluster, resyncPeriod: 1m, timeout: 1s, credentialsSecretRef: {name: auth, usernameKey: u, passwordKey: p}}`,
@@ -64,7 +64,7 @@ func TestDefaults(t *testing.T) {
 		},
 		"CachePool, allowedNamespaces": {
 			"CachePool", `{addresses: ["redis:6379"], allowedNamespaces: {}}`,
-			`{addresses: ["redis:6379"], resyncPeriod: 10m, timeout: 3s, allowedNamespaces: {from: Same}}`,
+			`{addresses: ["redis:6379"], topology: Standalone, resyncPeriod: 10m, timeout: 3s, allowedNamespaces: {from: Same}}`,
 		},
 		"CachePool, flush limits": {
 			"CachePool", `{addresses: ["redis:6379"], flushLimits: {maxKeysPerSecond: 1}}`,
