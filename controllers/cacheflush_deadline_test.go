@@ -17,7 +17,7 @@ func TestAFlushThatTakesTooLongFails(t *testing.T) {
 	w := newWorld(t)
 	w.ready()
 	w.fill(mainPrefix, 100)
-	f := w.flush("flush", all, run1, atMost(2), atMostLong(2))
+	f := w.flush("flush", all, run1, atMost(2), atMostLong(5))
 	w.create(f)
 	w.begun(f)
 	next := w.flush("next", all, atMostLong(1))
@@ -25,13 +25,13 @@ func TestAFlushThatTakesTooLongFails(t *testing.T) {
 	w.becomes(next, isQueued)
 
 	w.becomes(f, tookTooLong)
-	w.Expect(message(f)).To(Equal("The flush took longer than 2 seconds"))
+	w.Expect(message(f)).To(Equal("The flush took longer than 5 seconds"))
 	w.Expect(kstatusOf(t, f)).To(Equal("Failed"))
-	w.Expect(f.Status.CompletionTime.Sub(f.Status.StartTime.Time)).To(And(BeNumerically(">=", 2*time.Second), BeNumerically("<=", 10*time.Second)))
+	w.Expect(f.Status.CompletionTime.Sub(f.Status.StartTime.Time)).To(And(BeNumerically(">=", 5*time.Second), BeNumerically("<=", 15*time.Second)))
 	w.Expect(f.Status.Failures).To(BeZero())
 	w.Expect(f.Status.Progress.Deleted).To(BeNumerically("<", 50))
 	w.consistent(f)
-	w.tells(f, "Warning DeadlineExceeded: The flush took longer than 2 seconds")
+	w.tells(f, "Warning DeadlineExceeded: The flush took longer than 5 seconds")
 	w.becomes(next, flushed) // it has waited for longer than its own deadline
 	w.Expect(w.keys("*")).To(BeEmpty())
 

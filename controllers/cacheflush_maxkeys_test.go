@@ -10,6 +10,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
 const tooMany = "Ready=False/TooManyKeys Failed=True/TooManyKeys Stalled=True/TooManyKeys"
@@ -148,9 +149,11 @@ func TestCountingSurvivesALostServer(t *testing.T) {
 }
 
 func TestCountingNeedsTheRightToScan(t *testing.T) {
-	w, _ := newRealWorld(t)
-	w.watched(w.ready(unwatched)) // or else the pool is looked at again, and is not Ready then
-	w.Expect(w.redis.Do(t.Context(), "ACL", "SETUSER", "default", "-scan").Err()).To(Succeed())
+	t.Parallel()
+	m := redistest.Miniredis(t)
+	w := worldAt(t, m.Addr())
+	w.ready(unwatched)
+	refusing(t, m, "SCAN", "NOPERM this user has no permissions to run the 'scan' command", 1) // not that of the pool's own check
 	f := w.flush("flush", all, noMore(1))
 	w.create(f)
 	w.becomes(f, "Ready=False/PermissionDenied Failed=True/PermissionDenied Stalled=True/PermissionDenied")
