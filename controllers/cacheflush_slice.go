@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -267,8 +268,9 @@ func account(flush *v1alpha1.CacheFlush, result cache.ScanResult) {
 	p.Deleted += result.Deleted
 	p.Preserved += result.Preserved
 	p.Percent = result.Checkpoint.Percent()
+	fence := claims.Fence(flush.Pool(), flush.Namespace)
 	for _, name := range result.Sample {
-		flush.Status.Sample = append(flush.Status.Sample, shorten(name, maxSampled))
+		flush.Status.Sample = append(flush.Status.Sample, shorten(strings.TrimPrefix(name, fence), maxSampled))
 	}
 	saveCheckpoint(flush, result.Checkpoint)
 }

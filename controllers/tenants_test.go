@@ -141,6 +141,18 @@ func TestACounterOfATenant(t *testing.T) {
 	w.Expect(w.keys("*")).To(BeEmpty())
 }
 
+// A dry run names keys as the tenant would.
+func TestTheSampleOfATenantIsWithoutItsFence(t *testing.T) {
+	w := newWorld(t)
+	w.ready(open)
+	guest := w.tenant()
+	w.set(guest.prefix+"k", "v")
+	f := guest.flush("dry", all, dryRun)
+	guest.create(f)
+	guest.becomes(f, counted)
+	w.Expect(f.Status.Sample).To(Equal([]string{"k"}))
+}
+
 // Whatever a tenant's flush takes, it takes of its own keys only.
 func TestTheFlushOfATenantReachesItsOwnKeysOnly(t *testing.T) {
 	t.Parallel()
