@@ -50,11 +50,7 @@ func TestMetricsTellOfFlushes(t *testing.T) {
 func TestAMetricTellsHowFarTheFlushAtWorkIs(t *testing.T) {
 	w, _, proxy := newProxiedWorld(t)
 	w.ready(unwatched)
-	w.fill(mainPrefix, manyKeys)
-	proxy.Slow(slowAnswer)
-	f := w.flush("flush", all)
-	w.create(f)
-	w.midway(f)
+	f := w.halfway(proxy)
 	w.Eventually(w.measured).Should(HaveKeyWithValue("flush_progress_ratio main", And(BeNumerically(">", 0), BeNumerically("<", 1))))
 	update(w, f, suspend)
 	w.becomes(f, isSuspended)

@@ -17,15 +17,22 @@ import (
 	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
-// A cursor means nothing to another server: there the scan starts again, and says so.
-func TestAServerThatMovedInTheMiddleOfAFlushIsFlushedFromTheStart(t *testing.T) {
-	w, server, proxy := newProxiedWorld(t)
-	p := w.ready()
+// halfway through a flush of many keys, over a slow network.
+func (w *world) halfway(proxy *redistest.Proxy) *v1alpha1.CacheFlush {
+	w.t.Helper()
 	w.fill(mainPrefix, manyKeys)
 	proxy.Slow(slowAnswer)
 	f := w.flush("flush", all)
 	w.create(f)
 	w.midway(f)
+	return f
+}
+
+// A cursor means nothing to another server: there the scan starts again, and says so.
+func TestAServerThatMovedInTheMiddleOfAFlushIsFlushedFromTheStart(t *testing.T) {
+	w, server, proxy := newProxiedWorld(t)
+	p := w.ready()
+	f := w.halfway(proxy)
 
 	next := redistest.Start(t)
 	network := redistest.NewProxy(t, next.Addr, 0)
@@ -47,11 +54,7 @@ func TestAServerThatMovedInTheMiddleOfAFlushIsFlushedFromTheStart(t *testing.T) 
 func TestAPoolThatIsDeletedInTheMiddleOfAFlushServesItToItsEnd(t *testing.T) {
 	w, _, proxy := newProxiedWorld(t)
 	p := w.ready()
-	w.fill(mainPrefix, manyKeys)
-	proxy.Slow(slowAnswer)
-	f := w.flush("flush", all)
-	w.create(f)
-	w.midway(f)
+	f := w.halfway(proxy)
 	w.delete(p)
 	w.becomes(p, waits("InUse"))
 	proxy.Slow(0)
@@ -65,11 +68,7 @@ func TestAPoolThatIsDeletedInTheMiddleOfAFlushServesItToItsEnd(t *testing.T) {
 func TestAFlushWhosePoolVanishesInTheMiddleWaitsForAnother(t *testing.T) {
 	w, _, proxy := newProxiedWorld(t)
 	p := w.ready()
-	w.fill(mainPrefix, manyKeys)
-	proxy.Slow(slowAnswer)
-	f := w.flush("flush", all)
-	w.create(f)
-	w.midway(f)
+	f := w.halfway(proxy)
 	w.delete(p)
 	w.Expect(k8s.Patch(t.Context(), p, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`)))).To(Succeed())
 	w.becomes(f, "Ready=False/PoolNotFound Reconciling=True/PoolNotFound")
@@ -91,11 +90,7 @@ func progressOf(o status.Object) string {
 func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	w, _, proxy := newProxiedWorld(t)
 	w.ready(unwatched)
-	w.fill(mainPrefix, manyKeys)
-	proxy.Slow(slowAnswer)
-	f := w.flush("flush", all)
-	w.create(f)
-	w.midway(f)
+	f := w.halfway(proxy)
 	began, h := time.Now(), w.record()
 	w.Eventually(func() int {
 		return len(h.of(progressOf))

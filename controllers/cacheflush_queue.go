@@ -6,7 +6,6 @@ package controllers
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -144,11 +143,5 @@ func before(a, b *v1alpha1.CacheFlush) bool {
 	if running(a) != running(b) {
 		return running(a)
 	}
-	if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
-		return c < 0
-	}
-	if c := strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name); c != 0 {
-		return c < 0
-	}
-	return a.UID < b.UID
+	return precedes(a, b)
 }

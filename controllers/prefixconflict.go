@@ -153,17 +153,6 @@ func overlap(a, b *v1alpha1.CachePool) bool {
 	return a.Namespace != b.Namespace && (strings.HasPrefix(x, y) || strings.HasPrefix(y, x))
 }
 
-// precedes says whether a is older than b.
-func precedes(a, b *v1alpha1.CachePool) bool {
-	if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
-		return c < 0
-	}
-	if c := strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name); c != 0 {
-		return c < 0
-	}
-	return a.UID < b.UID
-}
-
 func inConflict(pool *v1alpha1.CachePool) bool {
 	return readyReason(pool) == v1alpha1.ReasonPrefixConflict
 }
