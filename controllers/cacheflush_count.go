@@ -59,11 +59,7 @@ func (r *cacheFlushReconciler) count(ctx context.Context, flush *v1alpha1.CacheF
 	}
 	return r.end(ctx, flush, v, err, func() {
 		if c.done && v.Terminal == "" { // it is on record from now on that the deletion may begin
-			start := cache.Checkpoint{}
-			for _, n := range result.Checkpoint.Nodes {
-				start.Nodes = append(start.Nodes, cache.NodeCheckpoint{Node: n.Node, ServerID: n.ServerID})
-			}
-			saveCheckpoint(flush, start)
+			saveCheckpoint(flush, result.Checkpoint.Start())
 		}
 	})
 }

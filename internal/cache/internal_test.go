@@ -255,3 +255,12 @@ func TestMarkersShareTheSlotOfTheirCounter(t *testing.T) {
 		}
 	})
 }
+
+// A scan that counts may have needed a second pass; the one that deletes is a first one.
+func TestTheStartOfAScanIsOfAFirstPass(t *testing.T) {
+	counted := Checkpoint{Done: true, Nodes: []NodeCheckpoint{{Node: "a", ServerID: "1/0/x" + again, Cursor: 5, Done: true}, {Node: "b", ServerID: "2/0/y"}}}
+	want := Checkpoint{Nodes: []NodeCheckpoint{{Node: "a", ServerID: "1/0/x"}, {Node: "b", ServerID: "2/0/y"}}}
+	if diff := cmp.Diff(want, counted.Start()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -13,6 +13,14 @@ import (
 // where it was going to during the whole second scan.
 const again = "/again"
 
+// Start of a scan of the same nodes.
+func (c Checkpoint) Start() (start Checkpoint) {
+	for _, n := range c.Nodes {
+		start.Nodes = append(start.Nodes, NodeCheckpoint{Node: n.Node, ServerID: strings.TrimSuffix(n.ServerID, again)})
+	}
+	return start
+}
+
 // resume where nodes were left, and say whether that is nowhere for some of them, since they are not what they were.
 func resume(nodes []identity, from []NodeCheckpoint) (at []NodeCheckpoint, restarted bool) {
 	for _, n := range nodes {
