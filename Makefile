@@ -78,10 +78,10 @@ build: ## Build bin/cachewright, and link it as the kubectl plugin bin/kubectl-c
 	ln -sf cachewright bin/kubectl-cachewright
 
 .PHONY: test
-test: controlplane ## Run every test; REQUIRE_REDIS=1 fails those that find no redis-server
+test: controlplane ## Run every test; REQUIRE_REDIS=1 fails those that find no redis-server, RERUNS=n runs failed ones again
 	[[ $${REQUIRE_REDIS:-} ]] || command -v redis-server >/dev/null || \
 	  echo "no redis-server on PATH: the tests on real servers are skipped"
-	KUBEBUILDER_ASSETS=$(CURDIR)/bin go test -race ./...
+	KUBEBUILDER_ASSETS=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname --rerun-fails=$(or $(RERUNS),0) --packages ./... -- -race -timeout 20m
 
 # The names of benchmarks are matched without regard to case.
 .PHONY: bench
