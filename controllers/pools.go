@@ -128,15 +128,15 @@ func (f *poolFinder) neighbors(ctx context.Context, pool *v1alpha1.CachePool) ([
 	return found, nil
 }
 
-// unknown says whether another pool may turn out to be on the server of this one: a connection was not tried yet, since
-// the operator has just started.
+// unknown says whether another pool may turn out to be on the server of this one: it was connected once, and that was
+// not tried yet since the operator has started.
 func (f *poolFinder) unknown(ctx context.Context, pool *v1alpha1.CachePool) (bool, error) {
 	var list v1alpha1.CachePoolList
 	if err := f.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return false, err
 	}
 	return slices.ContainsFunc(list.Items, func(p v1alpha1.CachePool) bool {
-		return !p.Spec.Suspend && database(&p) == database(pool) && !f.sameServer(pool, &p) && !f.registry.WasAttempted(client.ObjectKeyFromObject(&p))
+		return !p.Spec.Suspend && p.Status.Server != nil && database(&p) == database(pool) && !f.sameServer(pool, &p) && !f.registry.WasAttempted(client.ObjectKeyFromObject(&p))
 	}), nil
 }
 

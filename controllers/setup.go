@@ -36,11 +36,11 @@ type Options struct {
 	Namespaces []string
 }
 
-// How many objects of a kind are worked on at the same time. Entries mostly wait for the API server, pools for slow
-// servers, flushes for their pool.
+// How many objects of a kind are worked on at the same time. Entries mostly wait for the API server, flushes for their
+// pool, and pools for servers that do not answer: hundreds of those must not keep others waiting.
 const (
 	entryWorkers = 16
-	poolWorkers  = 16
+	poolWorkers  = 256
 	flushWorkers = 8
 )
 
