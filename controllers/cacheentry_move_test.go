@@ -92,6 +92,34 @@ func TestAMoveBetweenTwoReferencesToTheSameKeyDeletesNothing(t *testing.T) {
 	w.lacks("app:users:1")
 }
 
+// A pool is renamed by another one with the same prefix, to which the entries move before the first one goes.
+func TestRenamingAPoolDeletesNoKey(t *testing.T) {
+	w, _ := newRealWorld(t)
+	old := w.ready(under("app:"))
+	const n = 20
+	entries := make([]*v1alpha1.CacheEntry, n)
+	for i := range entries {
+		entries[i] = w.entry(fmt.Sprintf("e%02d", i))
+		w.create(entries[i])
+	}
+	for _, e := range entries {
+		w.becomes(e, isWarm)
+	}
+	keys, gone := w.keys("*"), w.deletions()
+	w.create(w.pool(under("app:"), func(p *v1alpha1.CachePool) { p.Name = "renamed" }))
+	w.delete(old) // it stays as long as entries use it, as when both changes are applied at once
+	for _, e := range entries {
+		update(w, e, in("renamed"))
+	}
+	for _, e := range entries {
+		w.becomes(e, isWarm)
+		w.Expect(e.Status.Pool).To(Equal(w.namespace + "/renamed"))
+	}
+	w.vanishes(old)
+	w.Expect(gone()).To(BeEmpty())
+	w.Expect(w.keys("*")).To(Equal(keys))
+}
+
 func TestAMoveToAPoolThatDoesNotServeKeepsTheOldKey(t *testing.T) {
 	w := newWorld(t)
 	w.ready()

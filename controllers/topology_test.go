@@ -71,7 +71,7 @@ func TestEachTopologyServesAllThatIsDeclared(t *testing.T) {
 				addr = redistest.StartSentinels(t, "down-after-milliseconds 60000").Address()
 			}
 			w, c := worldAt(t, "127.0.0.1:1"), redistest.Client(t, addr)
-			p := w.ready(at(addr))
+			p := w.ready(at(addr), unwatched)
 			w.watched(p)
 			w.Expect(*p.Status.Server).To(And(
 				HaveField("Topology", strings.ToUpper(name[:1])+name[1:]), HaveField("Nodes", nodes), HaveField("ChangeDetection", v1alpha1.DetectionTracking),
@@ -97,7 +97,7 @@ func TestEachTopologyServesAllThatIsDeclared(t *testing.T) {
 			w.Expect(c.Get(t.Context(), mainPrefix+"counter").Val()).To(Equal("5"))
 			for _, key := range []string{"enforce", "{tag}enforce", "present"} {
 				w.Expect(c.Del(t.Context(), mainPrefix+key).Err()).To(Succeed())
-				w.Eventually(func() string { return c.Get(t.Context(), mainPrefix+key).Val() }, time.Second).Should(Equal("value of " + key))
+				w.Eventually(func() string { return c.Get(t.Context(), mainPrefix+key).Val() }).Should(Equal("value of " + key))
 			}
 
 			w.store(c, mainPrefix+"user:", 100_000)

@@ -6,7 +6,9 @@ package cache_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,54 +44,114 @@ func unverified(s *cache.TLS) { s.SkipVerify = true }
 // noClients has a server ask for no certificates.
 var noClients = []string{"--tls-auth-clients", "no"}
 
-func TestEverythingWorksOverTLS(t *testing.T) {
-	ca := redistest.NewAuthority(t)
-	s := redistest.StartTLS(t, ca)
-	s.User(t, "app", marker)
-	w := newWire()
-	p := open(t, s.TLSAddr, by(t, ca, showing(t, ca.Sign(t))), as("app", marker), over(w))
-	ok(t, check(t, p)())
-	ok(t, p.Put(t.Context(), "k", "v", time.Minute))
-	if got := must[string](t)(p.Get(t.Context(), "k")); got != "v" {
-		t.Errorf("%q is stored", got)
-	}
-	for name, call := range operations {
-		if name == "watch" {
-			continue // it has no end of its own
-		}
-		if err := call(t.Context(), p); err != nil && cache.ServerWide(err) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
+// secured servers of each topology, and the addresses at which they speak TLS.
+var secured = map[string]func(*testing.T, *redistest.Authority) (servers []*redistest.Server, addr string){
+	"redis-server": func(t *testing.T, ca *redistest.Authority) ([]*redistest.Server, string) {
+		t.Helper()
+		s := redistest.StartTLS(t, ca)
+		return []*redistest.Server{s}, s.TLSAddr
+	},
+	"sentinel": func(t *testing.T, ca *redistest.Authority) ([]*redistest.Server, string) {
+		t.Helper()
+		s := redistest.StartSentinelsTLS(t, ca, "down-after-milliseconds 60000")
+		return s.Servers, s.Address()
+	},
+	"cluster": func(t *testing.T, ca *redistest.Authority) ([]*redistest.Server, string) {
+		t.Helper()
+		c := redistest.StartClusterTLS(t, ca, 3)
+		return c.Masters, c.Address()
+	},
+}
 
-	began, changed := make(chan cache.Detection, 1), make(chan []string, 10)
-	ended := make(chan error, 1)
+func TestEverythingWorksOverTLSForAnACLUser(t *testing.T) {
+	for name, start := range secured {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ca := redistest.NewAuthority(t)
+			servers, addr := start(t, ca)
+			for _, s := range servers {
+				s.User(t, "app", marker)
+			}
+			w := newWire()
+			p := open(t, addr, by(t, ca, showing(t, ca.Sign(t))), as("app", marker), over(w))
+			contract(t, p)
+			changesAreTold(t, p)
+			for _, c := range w.conns {
+				c.wire.mu.Lock()
+				if sent := c.sent.String(); !strings.HasPrefix(sent, "\x16\x03") || strings.Contains(sent, marker) {
+					t.Error("something was sent in plain text")
+				}
+				c.wire.mu.Unlock()
+			}
+			ok(t, p.Stop())
+			if n := w.open(); n != 0 {
+				t.Errorf("%d connections are open", n)
+			}
+			NewWithT(t).Eventually(func() (n int) {
+				for _, s := range servers {
+					n += strings.Count(s.Client(t).ClientList(t.Context()).Val(), "user=app")
+				}
+				return n
+			}).Should(BeZero())
+		})
+	}
+}
+
+// contract of the primitives, and of their batches, on many keys: those of a cluster are everywhere.
+func contract(t *testing.T, p *cache.Pool) {
+	t.Helper()
+	ctx, g := t.Context(), NewWithT(t)
+	ok(t, check(t, p)())
+	const n = 100
+	var writes []cache.Write
+	var looks []cache.Look
+	var counts []cache.Increment
+	for i := range n {
+		key := strconv.Itoa(i)
+		ok(t, p.Put(ctx, key, "v", time.Minute))
+		g.Expect(p.Get(ctx, key)).To(Equal("v"))
+		ok(t, p.PutForever(ctx, key, "forever"))
+		g.Expect(p.Has(ctx, key)).To(BeTrue())
+		g.Expect(p.Increment(ctx, "n"+key, 2)).To(Equal(int64(2)))
+		ok(t, p.Forget(ctx, key))
+		g.Expect(p.Has(ctx, key)).To(BeFalse())
+		writes = append(writes, cache.Write{Key: key, Value: "batch", TTL: time.Minute})
+		looks = append(looks, cache.Look{Key: key})
+		counts = append(counts, cache.Increment{Key: "n" + key, ID: "id" + key, By: 3, RunID: "v1"})
+	}
+	g.Expect(errors.Join(p.PutAll(ctx, writes)...)).To(Succeed())
+	for _, found := range p.Observe(ctx, looks) {
+		ok(t, found.Err)
+		g.Expect(found.Exists).To(BeTrue())
+	}
+	for range 2 {
+		for _, count := range p.IncrementAll(ctx, counts) {
+			ok(t, count.Err)
+			g.Expect(count.Value).To(Equal(int64(5)), "it counts once")
+		}
+	}
+	g.Expect(p.ForgetNamed(ctx, []string{"0", "1"}, cache.ScanOptions{}, never)).To(HaveField("Deleted", int64(2)))
+	g.Expect(p.Flush(ctx)).To(Equal(int64(2*n - 2)))
+	g.Expect(p.Get(ctx, "2")).Error().To(HaveOccurred())
+}
+
+// changesAreTold by the server, of keys anywhere.
+func changesAreTold(t *testing.T, p *cache.Pool) {
+	t.Helper()
+	began, changed := make(chan cache.Detection, 1), make(chan []string, 100)
 	go func() {
-		ended <- p.Watch(t.Context(), cache.Listener{
+		_ = p.Watch(t.Context(), cache.Listener{
 			Began: func(how cache.Detection) { began <- how }, Changed: func(keys []string) { changed <- keys }, Flushed: func() {},
 		})
 	}()
 	eventually := NewWithT(t).Eventually
 	eventually(began, "10s").Should(Receive(Equal(cache.Tracking)))
-	p.Observe(t.Context(), []cache.Look{{Key: "k"}})
-	ok(t, s.Client(t).Set(t.Context(), prefix+"k", "theirs", 0).Err())
-	eventually(changed, "10s").Should(Receive(Equal([]string{"k"})))
-
-	for _, c := range w.conns {
-		c.wire.mu.Lock()
-		if sent := c.sent.String(); !strings.HasPrefix(sent, "\x16\x03") || strings.Contains(sent, marker) {
-			t.Error("something was sent in plain text")
-		}
-		c.wire.mu.Unlock()
+	for i := range 10 {
+		key := strconv.Itoa(i)
+		p.Observe(t.Context(), []cache.Look{{Key: key}})
+		ok(t, p.Put(t.Context(), key, "theirs", time.Minute))
+		eventually(changed, "10s").Should(Receive(Equal([]string{key})))
 	}
-	ok(t, p.Stop())
-	eventually(ended, "10s").Should(Receive(HaveOccurred()))
-	if n := w.open(); n != 0 {
-		t.Errorf("%d connections are open", n)
-	}
-	eventually(func() int {
-		return strings.Count(s.Client(t).ClientList(t.Context()).Val(), "user=app")
-	}).Should(BeZero())
 }
 
 func TestTrustOverTLS(t *testing.T) {

@@ -27,6 +27,8 @@ type Cluster struct {
 	Replicas []*Server
 
 	tb testing.TB
+	// authority of the certificates, if the cluster speaks TLS.
+	authority *Authority
 }
 
 // StartCluster runs a cluster of masters until the end of the test, maybe with a replica for each, that takes over a
@@ -34,6 +36,20 @@ type Cluster struct {
 func StartCluster(tb testing.TB, masters int, replicas bool) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb}
+	c.start(masters, replicas)
+	return c
+}
+
+// StartClusterTLS runs a cluster of masters that speak TLS, as StartTLS has it, until the end of the test.
+func StartClusterTLS(tb testing.TB, by *Authority, masters int) *Cluster {
+	tb.Helper()
+	c := &Cluster{tb: tb, authority: by}
+	c.start(masters, false)
+	return c
+}
+
+func (c *Cluster) start(masters int, replicas bool) {
+	c.tb.Helper()
 	for range masters {
 		c.Masters = append(c.Masters, c.node(replicas))
 	}
@@ -55,7 +71,6 @@ func StartCluster(tb testing.TB, masters int, replicas bool) *Cluster {
 	for _, s := range c.Replicas {
 		c.eventually("the replica is in sync", func() bool { return s.says("master_link_status:up", "info", "replication") })
 	}
-	return c
 }
 
 // Join adds a master without slots.
@@ -75,6 +90,9 @@ func (c *Cluster) node(failover bool) *Server {
 	if failover {
 		args = append(args, "--cluster-node-timeout", "1500", "--cluster-replica-validity-factor", "0")
 	}
+	if c.authority != nil {
+		return StartTLS(c.tb, c.authority, append(args, "--tls-cluster", "yes")...)
+	}
 	return Start(c.tb, args...)
 }
 
@@ -83,7 +101,7 @@ func (c *Cluster) meet() {
 	c.tb.Helper()
 	for _, s := range c.nodes() {
 		for _, other := range c.nodes() {
-			host, port, _ := net.SplitHostPort(other.Addr)
+			host, port, _ := net.SplitHostPort(other.Address())
 			if other != s {
 				c.ok(s.ask("cluster", "meet", host, port).Err())
 			}
@@ -115,12 +133,12 @@ func (c *Cluster) WaitUntilOK() {
 func (c *Cluster) Address() string {
 	var addrs []string
 	for _, s := range c.Masters {
-		addrs = append(addrs, s.Addr)
+		addrs = append(addrs, s.Address())
 	}
 	return "cluster://" + strings.Join(addrs, ",")
 }
 
-// Client is a plain client for preparations and assertions, closed at the end of the test.
+// Client is a plain client for preparations and assertions, closed at the end of the test; not for one that speaks TLS.
 func (c *Cluster) Client(tb testing.TB) *redis.ClusterClient {
 	tb.Helper()
 	client := redis.NewClusterClient(Options(c.Address()).Cluster())
@@ -211,7 +229,7 @@ func (m *Migration) Carry(keys int) int {
 	if len(names) == 0 {
 		return 0
 	}
-	host, port, _ := net.SplitHostPort(m.to.Addr)
+	host, port, _ := net.SplitHostPort(m.to.Address())
 	args := []any{"migrate", host, port, "", 0, 10_000, "keys"}
 	for _, name := range names {
 		args = append(args, name)

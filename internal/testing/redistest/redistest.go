@@ -81,6 +81,14 @@ func (s *Server) Client(tb testing.TB) *redis.Client {
 	return client
 }
 
+// Address is where clients are to go: to the port that speaks TLS, if there is one.
+func (s *Server) Address() string {
+	if s.secure {
+		return s.TLSAddr
+	}
+	return s.Addr
+}
+
 // User makes an ACL user who may do everything, or has one log in with another password only.
 func (s *Server) User(tb testing.TB, name, password string) {
 	tb.Helper()

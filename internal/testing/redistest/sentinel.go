@@ -25,6 +25,8 @@ type Sentinels struct {
 	Sentinels []*Server
 
 	tb testing.TB
+	// authority of the certificates, if all of them speak TLS.
+	authority *Authority
 }
 
 // StartSentinels runs a Sentinel set until the end of the test. Options are lines of the sentinels' configuration about
@@ -33,13 +35,27 @@ type Sentinels struct {
 func StartSentinels(tb testing.TB, options ...string) *Sentinels {
 	tb.Helper()
 	s := &Sentinels{tb: tb}
-	s.Servers = append(s.Servers, Start(tb, "--repl-diskless-sync-delay", "0"))
-	host, port, _ := net.SplitHostPort(s.Servers[0].Addr)
+	s.start(options)
+	return s
+}
+
+// StartSentinelsTLS runs a Sentinel set that speaks TLS, as StartTLS has it, until the end of the test.
+func StartSentinelsTLS(tb testing.TB, by *Authority, options ...string) *Sentinels {
+	tb.Helper()
+	s := &Sentinels{tb: tb, authority: by}
+	s.start(options)
+	return s
+}
+
+func (s *Sentinels) start(options []string) {
+	s.tb.Helper()
+	s.Servers = append(s.Servers, s.server("--repl-diskless-sync-delay", "0"))
+	host, port, _ := net.SplitHostPort(s.Servers[0].Address())
 	for range 2 {
-		s.Servers = append(s.Servers, Start(tb, "--repl-diskless-sync-delay", "0", "--replicaof", host+" "+port))
+		s.Servers = append(s.Servers, s.server("--repl-diskless-sync-delay", "0", "--replicaof", host+" "+port))
 	}
 	for _, replica := range s.Servers[1:] {
-		eventually(tb, "the replica is in sync", func() bool { return replica.says("master_link_status:up", "info", "replication") })
+		eventually(s.tb, "the replica is in sync", func() bool { return replica.says("master_link_status:up", "info", "replication") })
 	}
 	for range 3 {
 		s.Sentinels = append(s.Sentinels, s.sentinel(host, port, options))
@@ -47,7 +63,14 @@ func StartSentinels(tb testing.TB, options ...string) *Sentinels {
 	for _, sentinel := range s.Sentinels {
 		s.ready(sentinel)
 	}
-	return s
+}
+
+func (s *Sentinels) server(args ...string) *Server {
+	s.tb.Helper()
+	if s.authority != nil {
+		return StartTLS(s.tb, s.authority, append(args, "--tls-replication", "yes")...)
+	}
+	return Start(s.tb, args...)
 }
 
 func (s *Sentinels) sentinel(host, port string, options []string) *Server {
@@ -68,7 +91,7 @@ func (s *Sentinels) sentinel(host, port string, options []string) *Server {
 	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
 		s.tb.Fatal(err)
 	}
-	return Start(s.tb, path, "--sentinel")
+	return s.server(path, "--sentinel")
 }
 
 // ready waits until a sentinel knows all there is, and could take part in a failover. One with a password is not asked.
@@ -78,7 +101,7 @@ func (s *Sentinels) ready(sentinel *Server) {
 		return
 	}
 	eventually(s.tb, "the sentinel knows all there is", func() bool {
-		return sentinel.says("status=ok,address="+s.Servers[0].Addr+",slaves=2,sentinels=3", "info", "sentinel")
+		return sentinel.says("status=ok,address="+s.Servers[0].Address()+",slaves=2,sentinels=3", "info", "sentinel")
 	})
 }
 
@@ -86,7 +109,7 @@ func (s *Sentinels) ready(sentinel *Server) {
 func (s *Sentinels) Address() string {
 	var addrs []string
 	for _, sentinel := range s.Sentinels {
-		addrs = append(addrs, sentinel.Addr)
+		addrs = append(addrs, sentinel.Address())
 	}
 	return "sentinel://" + strings.Join(addrs, ",") + "/" + MasterName
 }
@@ -99,7 +122,7 @@ func (s *Sentinels) Master() *Server {
 		master = nil
 		for _, sentinel := range s.Sentinels {
 			addr, _ := sentinel.ask("sentinel", "get-master-addr-by-name", MasterName).StringSlice()
-			if len(addr) != 2 || master != nil && master.Addr != net.JoinHostPort(addr[0], addr[1]) {
+			if len(addr) != 2 || master != nil && master.Address() != net.JoinHostPort(addr[0], addr[1]) {
 				return false
 			}
 			master = s.at(net.JoinHostPort(addr[0], addr[1]))
@@ -111,7 +134,7 @@ func (s *Sentinels) Master() *Server {
 
 func (s *Sentinels) at(addr string) *Server {
 	for _, server := range s.Servers {
-		if server.Addr == addr {
+		if server.Address() == addr {
 			return server
 		}
 	}
