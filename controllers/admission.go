@@ -63,13 +63,18 @@ func (f *poolFinder) admits(ctx context.Context, pool *v1alpha1.CachePool, names
 	if err != nil {
 		return false, nil //nolint:nilerr // the pool says so
 	}
-	object := &metav1.PartialObjectMetadata{}
-	object.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	err = f.client.Get(ctx, types.NamespacedName{Name: namespace}, object)
+	object, err := f.namespace(ctx, namespace)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	return err == nil && selector.Matches(labels.Set(object.Labels)), err
+}
+
+// namespace has the name, the labels and the deletion of one. The right to read it is missing with --namespaces.
+func (f *poolFinder) namespace(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
+	return object, f.client.Get(ctx, types.NamespacedName{Name: name}, object)
 }
 
 // selector of the namespaces that a pool admits, or the verdict on a pool whose selector cannot be used.

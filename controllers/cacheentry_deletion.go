@@ -269,7 +269,18 @@ func (r *cacheEntryReconciler) tellLeft(ctx context.Context, entry *v1alpha1.Cac
 		if note != "" {
 			metrics.Left(l.pool())
 			ctrl.LoggerFrom(ctx).Info(note)
-			r.recorder.Eventf(entry, nil, corev1.EventTypeWarning, v1alpha1.ReasonReleased, "Delete", "%s", note)
+			r.recorder.Eventf(r.witness(ctx, entry), nil, corev1.EventTypeWarning, v1alpha1.ReasonReleased, "Delete", "%s", note)
 		}
 	}
+}
+
+// witness is the object that an event of an entry is about: in a namespace that is terminating no event can be created,
+// and it is the namespace, if the operator may read it.
+func (r *cacheEntryReconciler) witness(ctx context.Context, entry *v1alpha1.CacheEntry) client.Object {
+	if len(r.pools.namespaces) == 0 {
+		if n, err := r.pools.namespace(ctx, entry.Namespace); err == nil && n.DeletionTimestamp != nil {
+			return n
+		}
+	}
+	return entry
 }

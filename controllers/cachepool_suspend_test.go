@@ -8,6 +8,8 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 )
@@ -94,6 +96,23 @@ func TestDeletingAnEntryOfASuspendedPoolLeavesItsKeyAndSaysSo(t *testing.T) {
 	w.vanishes(e)
 	w.holds(mainPrefix+"left", "value of left")
 	w.tells(e, `Warning Released: Key "glimr:cache:main:left" stays in Redis, since CachePool "main" is suspended`)
+}
+
+// In a namespace that is terminating no event can be created.
+func TestTheNamespaceTellsWhatStaysWhenItIsDeleted(t *testing.T) {
+	w := newWorld(t)
+	p := w.ready()
+	e := w.entry("left")
+	w.create(e)
+	w.becomes(e, isWarm)
+	update(w, p, suspendPool)
+	w.becomes(e, isWarm+" "+poolSuspended)
+	n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}
+	w.delete(n)
+	w.reload(n)
+	w.delete(e)
+	w.vanishes(e)
+	w.tells(n, `Warning Released: Key "glimr:cache:main:left" stays in Redis, since CachePool "main" is suspended`)
 }
 
 // How to uninstall without losing a key.

@@ -4,6 +4,7 @@
 package controllers_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -211,11 +212,11 @@ func (w *world) set(key, value string) {
 	w.Expect(w.redis.Set(w.t.Context(), key, value, 0).Err()).To(Succeed())
 }
 
-// events gives the notes of the events about an object, with reasons.
+// events gives the notes of the events about an object, with reasons. Those about a Namespace are in namespace default.
 func (w *world) events(o client.Object) []string {
 	w.t.Helper()
 	var list corev1.EventList
-	w.Expect(k8s.List(w.t.Context(), &list, client.InNamespace(w.namespace))).To(Succeed())
+	w.Expect(k8s.List(w.t.Context(), &list, client.InNamespace(cmp.Or(o.GetNamespace(), metav1.NamespaceDefault)))).To(Succeed())
 	var notes []string
 	for _, e := range list.Items {
 		if e.InvolvedObject.UID == o.GetUID() {

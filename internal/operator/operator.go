@@ -110,14 +110,17 @@ func only(namespaces []string) map[string]cache.Config {
 }
 
 // slim keeps only what the operator reads of an object: of ConfigMaps and Secrets, whose content it never caches,
-// names and versions, of Namespaces labels too. Their annotations may repeat the content (kubectl apply does that).
+// names and versions, of Namespaces labels and deletion too. Their annotations may repeat the content (kubectl apply does that).
 func slim(object any) (any, error) {
 	if meta, ok := object.(*metav1.PartialObjectMetadata); ok {
 		labels := meta.Labels
 		if meta.Namespace != "" {
 			labels = nil
 		}
-		meta.ObjectMeta = metav1.ObjectMeta{Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion, Labels: labels}
+		meta.ObjectMeta = metav1.ObjectMeta{
+			Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion,
+			Labels: labels, DeletionTimestamp: meta.DeletionTimestamp,
+		}
 	}
 	if o, ok := object.(client.Object); ok {
 		o.SetManagedFields(nil)
