@@ -21,11 +21,12 @@ import (
 
 // connect to the API server as kubectl does, or as a pod.
 func (f *flush) connect() error {
-	config, err := f.config.ToRESTConfig()
+	loader := f.cluster.loader()
+	config, err := loader.ClientConfig()
 	if err != nil {
 		return &Error{Code: ExitUsage, Err: err}
 	}
-	if f.namespace, _, err = f.config.ToRawKubeConfigLoader().Namespace(); err != nil {
+	if f.namespace, _, err = loader.Namespace(); err != nil {
 		return &Error{Code: ExitUsage, Err: err}
 	}
 	scheme := runtime.NewScheme()
@@ -104,11 +105,11 @@ func (f *flush) kubectl(verb, name string, flags ...string) string {
 		words = append(words, name)
 	}
 	words = append(words, "-n", f.namespace)
-	if *f.config.KubeConfig != "" {
-		words = append(words, "--kubeconfig", *f.config.KubeConfig)
+	if path := f.cluster.kubeconfig; path != "" {
+		words = append(words, "--kubeconfig", path)
 	}
-	if *f.config.Context != "" {
-		words = append(words, "--context", *f.config.Context)
+	if name := f.cluster.overrides.CurrentContext; name != "" {
+		words = append(words, "--context", name)
 	}
 	return strings.Join(append(words, flags...), " ")
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
@@ -18,7 +17,7 @@ import (
 
 // flush is what the command line says.
 type flush struct {
-	config  *genericclioptions.ConfigFlags
+	cluster cluster
 	name    string
 	spec    v1alpha1.CacheFlushSpec
 	all     bool
@@ -42,7 +41,7 @@ const flushExample = `  # Delete the keys of a release that went wrong, and wait
 
 // NewFlush makes the command `flush` of a program with this name.
 func NewFlush(program string) *cobra.Command {
-	f := &flush{config: genericclioptions.NewConfigFlags(true)}
+	f := &flush{}
 	c := &cobra.Command{
 		Use:   "flush (--all | --prefix TEXT | --match GLOB | --key KEY...)",
 		Short: "Delete keys from a cache, once, by creating a CacheFlush",
@@ -82,8 +81,7 @@ func (f *flush) addFlags(c *cobra.Command) {
 	s.TTLSecondsAfterFinished = flags.Int32("ttl-seconds-after-finished", 0, "delete the CacheFlush so many seconds after its end, at least 10")
 	flags.BoolVar(&f.wait, "wait", false, "wait for the end, and show how far it is")
 	flags.DurationVar(&f.timeout, "timeout", 0, "with --wait: give up after this time, such as 10m; the flush goes on. 0 means never")
-	f.config.Timeout = nil // its --timeout is of single requests
-	f.config.AddFlags(flags)
+	f.cluster.addFlags(flags)
 }
 
 // run creates or finds the flush, and follows it.
