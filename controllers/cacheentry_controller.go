@@ -49,6 +49,9 @@ func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		}
 		return ctrl.Result{}, err
 	}
+	if r.unseen.hides(entry) {
+		return ctrl.Result{}, nil
+	}
 	reconcile := r.reconcile
 	if !entry.DeletionTimestamp.IsZero() {
 		reconcile = r.delete
@@ -149,6 +152,7 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.NamespacedName) {
 	r.tellRivals(ctx, name, r.claims.Delete(name, ""))
 	r.registry.Drop(name)
+	r.unseen.forget(name)
 }
 
 // claimOf an entry.

@@ -135,5 +135,5 @@ func (r *cacheEntryReconciler) setRecord(ctx context.Context, entry *v1alpha1.Ca
 		controllerutil.RemoveFinalizer(entry, finalizer)
 		delete(entry.Annotations, recordAnnotation)
 	}
-	return r.Patch(ctx, entry, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	return r.patch(ctx, entry, before)
 }

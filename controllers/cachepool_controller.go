@@ -61,12 +61,16 @@ func (r *cachePoolReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if err := r.Get(ctx, req.NamespacedName, pool); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.backoff.Forget(req)
+			r.unseen.forget(req.NamespacedName)
 			r.requests.forget(req.NamespacedName)
 			r.endings.forget(req.NamespacedName)
 			r.pools.conflicts.set(req.NamespacedName, nil)
 			return ctrl.Result{}, r.registry.Remove(req.NamespacedName)
 		}
 		return ctrl.Result{}, err
+	}
+	if r.unseen.hides(pool) {
+		return ctrl.Result{}, nil
 	}
 	verdict, err := r.reconcile(ctx, pool)
 	return r.finish(ctx, pool, verdict, err)
@@ -218,7 +222,7 @@ func (r *cachePoolReconciler) hold(ctx context.Context, pool *v1alpha1.CachePool
 	if !controllerutil.AddFinalizer(pool, finalizer) {
 		return nil
 	}
-	return r.Patch(ctx, pool, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	return r.patch(ctx, pool, before)
 }
 
 // release the pool: nobody needs it any more.
@@ -227,7 +231,7 @@ func (r *cachePoolReconciler) release(ctx context.Context, pool *v1alpha1.CacheP
 	if !controllerutil.RemoveFinalizer(pool, finalizer) {
 		return nil
 	}
-	err := r.Patch(ctx, pool, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	err := r.patch(ctx, pool, before)
 	return errors.Join(err, r.registry.Remove(client.ObjectKeyFromObject(pool)))
 }
 

@@ -31,6 +31,7 @@ type finisher struct {
 	client   client.Client
 	recorder events.EventRecorder
 	clock    clock.PassiveClock
+	unseen   unseen
 }
 
 // finish writes what a reconcile came to, if that is new, and then says it in an event.
@@ -64,13 +65,27 @@ func (f *finisher) write(ctx context.Context, obj status.Object, v *status.Verdi
 		v.Written = true
 		return nil
 	}
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := f.client.Status().Patch(ctx, obj, patch); err != nil {
+	if err := f.client.Status().Patch(ctx, obj, since(before)); err != nil {
 		return err
 	}
+	f.unseen.wrote(obj)
 	v.Written = true
 	f.tell(before, obj, v.Warning)
 	return nil
+}
+
+// patch what is new in an object but for its status.
+func (f *finisher) patch(ctx context.Context, obj, before client.Object) error {
+	if err := f.client.Patch(ctx, obj, since(before)); err != nil {
+		return err
+	}
+	f.unseen.wrote(obj)
+	return nil
+}
+
+// since an object was read, what we have changed in it. The API server refuses it when somebody else has, too.
+func since(before client.Object) client.Patch {
+	return client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 }
 
 // tell in an event that Ready has become another. That work is under way is no event, nor that an object is well from

@@ -62,7 +62,6 @@ func (n names) tell(ctx context.Context, name types.NamespacedName) {
 type system struct {
 	mgr      ctrl.Manager
 	options  Options
-	finisher finisher
 	registry *pools.Registry
 	claims   *claims.Index
 	finder   *poolFinder
@@ -72,6 +71,10 @@ type system struct {
 	entries, pools, openedForEntries, openedForFlushes names
 }
 
+func (s *system) finisher() finisher {
+	return finisher{client: s.mgr.GetClient(), recorder: s.mgr.GetEventRecorder("cachewright"), clock: s.options.Clock}
+}
+
 // Setup adds the controllers to a manager.
 func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if o.Clock == nil {
@@ -79,8 +82,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	s := &system{
 		mgr: mgr, options: o, claims: claims.NewIndex(),
-		finisher: finisher{client: mgr.GetClient(), recorder: mgr.GetEventRecorder("cachewright"), clock: o.Clock},
-		entries:  make(names, channelSize), pools: make(names, channelSize),
+		entries: make(names, channelSize), pools: make(names, channelSize),
 		openedForEntries: make(names, channelSize), openedForFlushes: make(names, channelSize),
 	}
 	s.registry = pools.NewRegistry(o.Clock, pools.Listeners{
@@ -182,7 +184,7 @@ func (s *system) tellRivals(ctx context.Context, entry types.NamespacedName, cha
 
 func (s *system) setupPools(context.Context) error {
 	r := &cachePoolReconciler{
-		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
+		Client: s.mgr.GetClient(), finisher: s.finisher(), reader: s.mgr.GetAPIReader(),
 		pools: s.finder, registry: s.registry, dial: s.options.Dial, backoff: newProbeBackoff(), endings: &s.endings,
 	}
 	b := ctrl.NewControllerManagedBy(s.mgr).For(&v1alpha1.CachePool{}).
@@ -212,7 +214,7 @@ func (s *system) build(kind client.ObjectList) *builder.Builder {
 
 func (s *system) setupEntries(context.Context) error {
 	r := &cacheEntryReconciler{
-		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
+		Client: s.mgr.GetClient(), finisher: s.finisher(), reader: s.mgr.GetAPIReader(),
 		pools: s.finder, registry: s.registry, claims: s.claims, tellRivals: s.tellRivals,
 	}
 	return s.build(&v1alpha1.CacheEntryList{}).
@@ -233,7 +235,7 @@ func (s *system) ended(ctx context.Context, pool types.NamespacedName, record v1
 
 func (s *system) setupFlushes(context.Context) error {
 	r := &cacheFlushReconciler{
-		Client: s.mgr.GetClient(), finisher: s.finisher, reader: s.mgr.GetAPIReader(),
+		Client: s.mgr.GetClient(), finisher: s.finisher(), reader: s.mgr.GetAPIReader(),
 		pools: s.finder, registry: s.registry, claims: s.claims, tellEnd: s.ended,
 	}
 	return s.build(&v1alpha1.CacheFlushList{}).
