@@ -30,6 +30,10 @@ const (
 	Failed
 )
 
+func (c Class) String() string {
+	return [...]string{Unavailable: "Unavailable", Refused: "Refused", Denied: "Denied", Key: "Key", Failed: "Failed"}[c]
+}
+
 // Reasons of errors, in the words of the conditions they end up in.
 const (
 	ReasonNotFound             = "NotFound"

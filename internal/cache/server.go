@@ -196,7 +196,7 @@ func (p *Pool) identify(ctx context.Context) ([]identity, error) {
 func (p *Pool) identifyNode(ctx context.Context, n node) (i identity, m members, err error) {
 	i = identity{node: n}
 	if p.topology == Sentinel {
-		n.Client = redis.NewClient(n.single())
+		n.Client = p.newClient(n.single())
 		defer func() { _ = n.Close() }()
 	}
 	info, err := p.info(ctx, n)
