@@ -24,6 +24,7 @@ import (
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/pools"
 	"github.com/cachewright/cachewright/internal/status"
 )
@@ -95,6 +96,7 @@ func (r *cachePoolReconciler) reconcile(ctx context.Context, pool *v1alpha1.Cach
 func (r *cachePoolReconciler) serve(ctx context.Context, pool *v1alpha1.CachePool) *status.Verdict {
 	if pool.Spec.Suspend {
 		r.registry.Close(client.ObjectKeyFromObject(pool))
+		metrics.Of(client.ObjectKeyFromObject(pool)).Suspended()
 		return status.Suspended(v1alpha1.ReasonSuspended, "The pool is suspended")
 	}
 	verdict := r.connect(ctx, pool)
