@@ -139,8 +139,7 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	case err == nil:
 		r.backoff.Forget(request)
 		r.registry.Verify(name, period)
-		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter)).
-			Also(func() { publish(pool, live, secretVersion) })
+		return serves(live.Server).In(wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter)).Also(func() { publish(pool, live, secretVersion) })
 	case live.Outlives(id, options) && pause == 0 && r.stillServes(ctx, name):
 		// What worked goes on working. Where the spec is the same, it is a Secret or ConfigMap that has changed for the worse.
 		r.registry.Verify(name, period)
@@ -152,6 +151,14 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	default:
 		return explain(err).In(r.backoff.When(request))
 	}
+}
+
+// serves is the verdict on a pool that does.
+func serves(server cache.Server) *status.Verdict {
+	if server.Lacks != "" {
+		return status.Ready(v1alpha1.ReasonConnected, "Connected; the Redis user lacks %s", server.Lacks).Warn()
+	}
+	return status.Ready(v1alpha1.ReasonConnected, "Connected")
 }
 
 // stillServes says whether the connection of before does; that of a pool in conflict must not.

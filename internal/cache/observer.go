@@ -62,7 +62,7 @@ func (o observed) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		began := time.Now()
 		err := next(ctx, c)
 		o.Took(c.Name(), time.Since(began))
-		o.failed(err)
+		o.failed(ctx, err)
 		return err
 	}
 }
@@ -77,7 +77,7 @@ func (o observed) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 		err := next(ctx, commands)
 		o.Took(commands[0].Name(), time.Since(began))
 		for _, c := range commands {
-			if o.failed(c.Err()) {
+			if o.failed(ctx, c.Err()) {
 				break
 			}
 		}
@@ -85,12 +85,23 @@ func (o observed) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	}
 }
 
+// tolerated marks the context of commands that are sent to see whether they fail.
+type tolerated struct{}
+
+// tolerating failures: only those of the server count.
+func tolerating(ctx context.Context) context.Context {
+	return context.WithValue(ctx, tolerated{}, true)
+}
+
 // failed tells of an error, and says whether it concerns the whole server.
-func (o observed) failed(err error) bool {
+func (o observed) failed(ctx context.Context, err error) bool {
 	if err == nil || errors.Is(err, redis.Nil) || o.redirects && redirected(err) {
 		return false
 	}
 	e, _ := errors.AsType[*Error](wrap("", err))
+	if ctx.Value(tolerated{}) != nil && !ServerWide(e) {
+		return false
+	}
 	o.Failed(e.Class.String(), e.Reason)
 	return ServerWide(e)
 }

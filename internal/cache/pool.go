@@ -73,6 +73,10 @@ type Pool struct {
 	// database is the number of the logical database.
 	database int
 	timeout  time.Duration
+	observer Observer
+	// username to ask the server about, unless it has refused that.
+	username  string
+	noDryRuns atomic.Bool
 	// epoch stands in for the id of a server that does not tell its own. It changes with every connection that
 	// is made, since any of them may lead to another process.
 	epoch string
@@ -93,6 +97,7 @@ func Open(o Options) *Pool {
 	}
 	p := &Pool{
 		dialer: newDialer(o), newClient: o.newClient, topology: cmp.Or(o.Topology, Standalone), prefix: o.Prefix, name: o.Addresses[0], database: o.Database, timeout: o.Timeout,
+		observer: o.Observer, username: cmp.Or(o.Username, "default"),
 		epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}, guests: map[string]*redis.Client{},
 	}
 	if o.Topology == Sentinel {
