@@ -581,7 +581,7 @@ func TestAUserWithoutSETStallsThePool(t *testing.T) {
 	p := w.pool()
 	w.create(p)
 	w.becomes(p, stalls("PermissionDenied"))
-	w.says(p, "The Redis user may not run SET")
+	w.says(p, "The Redis user may not run SET; it needs the ACL rule +set")
 	counter, value := w.entry("counter", counting(5, "r")), w.entry("value")
 	w.create(counter)
 	w.create(value)

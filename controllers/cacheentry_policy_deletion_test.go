@@ -779,7 +779,7 @@ func TestADeletionThatMustCompareNeedsEVAL(t *testing.T) {
 	w.Expect(w.redis.Do(t.Context(), "acl", "setuser", "default", "-eval").Err()).To(Succeed())
 	w.delete(e)
 	w.becomes(e, waits("WriteFailed"))
-	w.says(e, "The key cannot be deleted yet: The Redis user may not run EVAL with GET and UNLINK")
+	w.says(e, "The key cannot be deleted yet: The Redis user may not run EVAL; it needs the ACL rule +eval")
 	w.holds(mainPrefix+"e", "value of e")
 	w.Expect(w.redis.Do(t.Context(), "acl", "setuser", "default", "+eval").Err()).To(Succeed())
 	w.vanishes(e)

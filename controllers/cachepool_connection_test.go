@@ -108,7 +108,7 @@ func TestAPoolSaysWhyItsServerDoesNotServe(t *testing.T) {
 		"ERR max number of clients reached":                             {waits("ConnectionFailed"), "The server has reached its maximum number of clients"},
 		"WRONGPASS invalid username-password pair or user is disabled.": {stalls("AuthenticationFailed"), "The server refuses the user name or password"},
 		"MOVED 3999 127.0.0.1:6381":                                     {stalls("WrongTopology"), "The server is a node of a cluster, not a standalone server"},
-		"NOPERM this user has no permissions to run the 'pttl' command": {stalls("PermissionDenied"), "The Redis user may not run EXISTS"},
+		"NOPERM this user has no permissions to run the 'pttl' command": {stalls("PermissionDenied"), "The Redis user may not run PTTL; it needs the ACL rule +pttl"},
 	} {
 		name, _, _ := strings.Cut(answer, " ")
 		t.Run(name, func(t *testing.T) {
@@ -150,8 +150,8 @@ func TestAPoolRecoversWhenItsServerIsMended(t *testing.T) {
 		"out of memory": {set("maxmemory", "1"), set("maxmemory", "0"), waits("OutOfMemory"), "The server refuses writes: it has used up its maxmemory"},
 		"a replica":     {replicaOf("127.0.0.1", "1"), replicaOf("no", "one"), waits("ReadOnlyReplica"), "The server is a read-only replica"},
 		"a password":    {set("requirepass", "hunter2"), set("requirepass", ""), stalls("AuthenticationFailed"), "The server asks for a password"},
-		"an ACL":        {acl("-unlink"), acl("+unlink"), stalls("PermissionDenied"), "The Redis user may not run UNLINK"},
-		"a key pattern": {acl("resetkeys"), acl("allkeys"), stalls("PermissionDenied"), "The Redis user may not run EXISTS on "},
+		"an ACL":        {acl("-unlink"), acl("+unlink"), stalls("PermissionDenied"), "The Redis user may not run UNLINK; it needs the ACL rule +unlink"},
+		"a key pattern": {acl("resetkeys"), acl("allkeys"), stalls("PermissionDenied"), "The Redis user may not use all keys under the pool's prefix; it needs the ACL rule ~glimr:cache:main:*"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, _ := newRealWorld(t)
@@ -169,6 +169,27 @@ func TestAPoolRecoversWhenItsServerIsMended(t *testing.T) {
 	}
 }
 
+// Rights may be withheld on purpose: what does not need them works, and the pool says what does not.
+func TestAPoolIsReadyAndNamesTheRightsThatOnlySomeFeaturesNeed(t *testing.T) {
+	w, _ := newRealWorld(t)
+	acl := func(rule string) {
+		w.Expect(w.redis.Do(t.Context(), "acl", "setuser", "default", rule).Err()).To(Succeed())
+	}
+	acl("-incrby")
+	p := w.ready(seldom)
+	w.says(p, "Connected; the Redis user lacks +incrby for counters")
+	w.came(isWarm, "e")
+	w.run("flush", all)
+	acl("-client|tracking")
+	w.look(p)
+	w.says(p, "Connected; the Redis user lacks +incrby for counters; +client|tracking for noticing changes at once")
+	w.tells(p, "Warning Connected: "+message(p))
+	w.becomes(p, connected)
+	acl("+@all")
+	w.look(p)
+	w.says(p, "Connected")
+}
+
 func TestAPoolNamesTheCommandThatItsUserMayNotRun(t *testing.T) {
 	w, _ := newRealWorld(t)
 	p := w.ready()
@@ -176,7 +197,7 @@ func TestAPoolNamesTheCommandThatItsUserMayNotRun(t *testing.T) {
 		w.Expect(w.redis.Do(t.Context(), "acl", "setuser", "default", "-"+command).Err()).To(Succeed())
 		w.look(p)
 		w.becomes(p, stalls("PermissionDenied"))
-		w.says(p, "The Redis user may not run "+strings.ToUpper(command))
+		w.says(p, "The Redis user may not run "+strings.ToUpper(command)+"; it needs the ACL rule +"+command)
 		w.Expect(w.redis.Do(t.Context(), "acl", "setuser", "default", "+"+command).Err()).To(Succeed())
 		w.becomes(p, connected)
 	}

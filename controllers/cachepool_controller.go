@@ -24,6 +24,7 @@ import (
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/pools"
 	"github.com/cachewright/cachewright/internal/status"
 )
@@ -99,6 +100,7 @@ func (r *cachePoolReconciler) reconcile(ctx context.Context, pool *v1alpha1.Cach
 func (r *cachePoolReconciler) serve(ctx context.Context, pool *v1alpha1.CachePool) *status.Verdict {
 	if pool.Spec.Suspend {
 		r.registry.Close(client.ObjectKeyFromObject(pool))
+		metrics.Of(client.ObjectKeyFromObject(pool)).Suspended()
 		return status.Suspended(v1alpha1.ReasonSuspended, "The pool is suspended")
 	}
 	verdict := r.connect(ctx, pool)
@@ -141,8 +143,7 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	case err == nil:
 		r.backoff.Forget(request)
 		r.registry.Verify(name, period)
-		return status.Ready(v1alpha1.ReasonConnected, "Connected").In(wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter)).
-			Also(func() { publish(pool, live, secretVersion) })
+		return serves(live.Server).In(wait.Jitter(pool.Spec.ResyncPeriod.Duration, jitter)).Also(func() { publish(pool, live, secretVersion) })
 	case live.Outlives(id, options) && pause == 0 && r.stillServes(ctx, name):
 		// What worked goes on working. Where the spec is the same, it is a Secret or ConfigMap that has changed for the worse.
 		r.registry.Verify(name, period)
@@ -154,6 +155,14 @@ func (r *cachePoolReconciler) connect(ctx context.Context, pool *v1alpha1.CacheP
 	default:
 		return explain(err).In(r.backoff.When(request))
 	}
+}
+
+// serves is the verdict on a pool that does.
+func serves(server cache.Server) *status.Verdict {
+	if server.Lacks != "" {
+		return status.Ready(v1alpha1.ReasonConnected, "Connected; the Redis user lacks %s", server.Lacks).Warn()
+	}
+	return status.Ready(v1alpha1.ReasonConnected, "Connected")
 }
 
 // stillServes says whether the connection of before does; that of a pool in conflict must not.

@@ -6,9 +6,12 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"net"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
@@ -23,6 +26,7 @@ import (
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/claims"
+	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/pools"
 )
 
@@ -66,6 +70,7 @@ type system struct {
 	claims   *claims.Index
 	finder   *poolFinder
 	endings  endings
+	counts   *metrics.Entries
 
 	// entries and pools to look at, and pools that opened, for entries and for flushes.
 	entries, pools, openedForEntries, openedForFlushes names
@@ -81,7 +86,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		o.Clock = clock.RealClock{}
 	}
 	s := &system{
-		mgr: mgr, options: o, claims: claims.NewIndex(),
+		mgr: mgr, options: o, claims: claims.NewIndex(), counts: metrics.NewEntries(),
 		entries: make(names, channelSize), pools: make(names, channelSize),
 		openedForEntries: make(names, channelSize), openedForFlushes: make(names, channelSize),
 	}
@@ -97,7 +102,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 			return err
 		}
 	}
-	return mgr.Add(s.registry)
+	return errors.Join(mgr.Add(s.registry), mgr.Add(s.counts))
 }
 
 // opened tells those who work in a pool that it serves, and the pools of the same server and their entries: which of them
@@ -128,7 +133,7 @@ func (s *system) openNeighbors(ctx context.Context, pool *v1alpha1.CachePool) {
 	}
 }
 
-// watchClaims keeps the index of claims, and has those looked at whose key is claimed or given up by another.
+// watchClaims keeps the index of claims and the count of entries, and has those looked at whose key is claimed or given up by another.
 func (s *system) watchClaims(ctx context.Context) error {
 	informer, err := s.mgr.GetCache().GetInformer(ctx, &v1alpha1.CacheEntry{})
 	if err != nil {
@@ -140,6 +145,7 @@ func (s *system) watchClaims(ctx context.Context) error {
 			return
 		}
 		name := client.ObjectKeyFromObject(entry)
+		s.counts.Set(name, stateOf(entry))
 		if entry.DeletionTimestamp.IsZero() {
 			s.tellRivals(ctx, name, s.claims.Set(claimOf(entry)))
 		} else {
@@ -155,6 +161,7 @@ func (s *system) watchClaims(ctx context.Context) error {
 			}
 			if entry, ok := object.(*v1alpha1.CacheEntry); ok {
 				name := client.ObjectKeyFromObject(entry)
+				s.counts.Delete(name)
 				s.tellRivals(ctx, name, s.claims.Delete(name, entry.UID))
 			}
 		},
@@ -164,6 +171,15 @@ func (s *system) watchClaims(ctx context.Context) error {
 	}
 	s.finder.synced = registration.HasSynced
 	return nil
+}
+
+// stateOf an entry, for the metrics.
+func stateOf(entry *v1alpha1.CacheEntry) metrics.EntryState {
+	state := metrics.EntryState{Pool: entry.Pool(), Ready: "unknown", Reason: v1alpha1.ReasonProgressing} // as long as nobody has looked
+	if ready := apimeta.FindStatusCondition(entry.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+		state.Ready, state.Reason = strings.ToLower(string(ready.Status)), ready.Reason
+	}
+	return state
 }
 
 // tellRivals has every other entry looked at that claims one of these keys, by any pool of the server.

@@ -21,11 +21,12 @@ type dialer struct {
 	// secure is nil for plain text.
 	secure *TLS
 	// last address that was dialed.
-	last atomic.Pointer[string]
+	last     atomic.Pointer[string]
+	observer Observer
 }
 
 func newDialer(o Options) *dialer {
-	d := &dialer{network: o.Dial, secure: o.TLS}
+	d := &dialer{network: o.Dial, secure: o.TLS, observer: o.Observer}
 	if d.network == nil {
 		// What go-redis does if it is not given a dialer.
 		alive := net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3}
@@ -37,8 +38,11 @@ func newDialer(o Options) *dialer {
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d.last.Store(&address)
 	conn, err := d.network(ctx, network, address)
-	if err != nil || d.secure == nil {
-		return conn, err
+	if err != nil {
+		return nil, err
+	}
+	if conn = counted(conn, d.observer); d.secure == nil {
+		return conn, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout) // a subscription dials without a deadline
 	defer cancel()

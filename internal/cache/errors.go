@@ -30,6 +30,10 @@ const (
 	Failed
 )
 
+func (c Class) String() string {
+	return [...]string{Unavailable: "Unavailable", Refused: "Refused", Denied: "Denied", Key: "Key", Failed: "Failed"}[c]
+}
+
 // Reasons of errors, in the words of the conditions they end up in.
 const (
 	ReasonNotFound             = "NotFound"
@@ -125,8 +129,8 @@ var serverErrors = []struct {
 	{"DB index is out of range", Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The server has no database of this number"}},
 }
 
-// onThisKey ends the message of a command that is allowed on other keys.
-const onThisKey = " on this key"
+// redisUser and sentinelUser lack rights.
+const redisUser, sentinelUser = "The Redis user", "The sentinels' user"
 
 // wrap turns an error of the client library into an *Error; command is the Redis command it came from.
 func wrap(command string, err error) error {
@@ -143,12 +147,7 @@ func wrap(command string, err error) error {
 		return ErrNotFound
 	}
 	if redis.IsPermissionError(err) || redis.HasErrorPrefix(err, "The user executing the script can't ") {
-		message := "The Redis user may not run " + command
-		// Not "key": newer servers name the user.
-		if strings.Contains(err.Error(), " permissions to access ") {
-			message += onThisKey
-		}
-		return &Error{Class: Denied, Reason: ReasonPermissionDenied, Message: message, cause: err}
+		return denial(command, err)
 	}
 	for _, known := range serverErrors {
 		if redis.HasErrorPrefix(err, known.prefix) {
@@ -167,6 +166,18 @@ func wrap(command string, err error) error {
 	return &Error{Class: Unavailable, Reason: ReasonConnectionFailed, Message: describe(err), cause: err}
 }
 
+// denial of a command, or of one that begins the connection. Inside scripts servers do not say which it is.
+func denial(command string, err error) *Error {
+	if rule := ruleFor(err.Error()); rule != "" {
+		return mayNot(redisUser, []string{rule}, err)
+	}
+	message := redisUser + " may not run " + command
+	if refused.MatchString(err.Error()) {
+		message += " on this key"
+	}
+	return &Error{Class: Denied, Reason: ReasonPermissionDenied, Message: message, cause: err}
+}
+
 // wrapSentinels : none of the sentinels has told where the server is. The error holds what each of them said.
 func wrapSentinels(err error) error {
 	switch {
@@ -174,6 +185,10 @@ func wrapSentinels(err error) error {
 		return &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The sentinels know no master of this name", cause: err}
 	case strings.Contains(err.Error(), "unknown command"):
 		return &Error{Class: Refused, Reason: ReasonWrongTopology, Message: "The addresses lead to no sentinels", cause: err}
+	case redis.IsPermissionError(err):
+		e := mayNot(sentinelUser, []string{"+sentinel|get-master-addr-by-name"}, err)
+		e.Class = Refused // it is no right of the pool's user
+		return e
 	case redis.IsAuthError(err):
 		return &Error{Class: Refused, Reason: ReasonAuthenticationFailed, Message: "The sentinels refuse the user name or password, or ask for one", cause: err}
 	default:

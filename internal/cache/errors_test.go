@@ -35,13 +35,13 @@ func TestWhatServersAnswerHasAClassAndAReason(t *testing.T) {
 		"ERR value is not an integer or out of range":                        {Class: cache.Key, Reason: cache.ReasonNotAnInteger},
 		"ERR increment or decrement would overflow":                          {Class: cache.Key, Reason: cache.ReasonOverflow},
 		"NOPERM this user has no permissions to run the 'get' command or its subcommand": { // Redis 6
-			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET",
+			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET; it needs the ACL rule +get",
 		},
 		"NOPERM this user has no permissions to access one of the keys used as arguments": { // Redis 6
 			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET on this key",
 		},
 		"NOPERM User monkey-hunter2 has no permissions to run the 'get' command": {
-			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET",
+			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET; it needs the ACL rule +get",
 		},
 		"NOPERM No permissions to access a key": {
 			Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run GET on this key",

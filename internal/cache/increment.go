@@ -80,15 +80,17 @@ func (p *Pool) IncrementAll(ctx context.Context, increments []Increment) []Sum {
 	return sums
 }
 
+// markerPrefix begins the names of markers.
+const markerPrefix = "cachewright:counter:"
+
 // marker is the name of a counter's marker. It lies outside of every prefix that a pool may have, and in the same hash
 // slot as the counter, so that one script may use both in a cluster.
 func marker(name, id string) string {
-	const prefix = "cachewright:counter:"
 	if tag := hashTag(name); !strings.Contains(tag, "}") && tag != "" {
-		return prefix + "{" + tag + "}:" + id
+		return markerPrefix + "{" + tag + "}:" + id
 	}
 	// A name without a tag, but with a brace that would end the marker's tag too soon: another tag of the same slot.
-	return prefix + "{" + strconv.Itoa(slotTags()[hashSlot(name)]) + "}:" + id
+	return markerPrefix + "{" + strconv.Itoa(slotTags()[hashSlot(name)]) + "}:" + id
 }
 
 // slotTags has the smallest number that is a tag of each slot. To search for one takes milliseconds, for all not much

@@ -40,6 +40,8 @@ type Options struct {
 	Timeout time.Duration
 	// Dial replaces the network, for tests and local runs; nil means net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Observer, if it is set, is told what the Pool does.
+	Observer Observer
 }
 
 // silent takes the log of the client library, which writes to standard error and repeats what errors say.
@@ -60,15 +62,21 @@ const (
 // Pool is the connection to one cache. Its methods take keys without the prefix, may be called by several
 // goroutines, and return errors of type *Error.
 type Pool struct {
-	client   redis.UniversalClient
-	dialer   *dialer
-	topology Topology
-	prefix   string
+	client redis.UniversalClient
+	dialer *dialer
+	// newClient makes the client of one more server.
+	newClient func(*redis.Options) *redis.Client
+	topology  Topology
+	prefix    string
 	// name of the only server, for a topology that has one.
 	name string
 	// database is the number of the logical database.
 	database int
 	timeout  time.Duration
+	observer Observer
+	// username to ask the server about, unless it has refused that.
+	username  string
+	noDryRuns atomic.Bool
 	// epoch stands in for the id of a server that does not tell its own. It changes with every connection that
 	// is made, since any of them may lead to another process.
 	epoch string
@@ -84,8 +92,12 @@ type Pool struct {
 
 // Open makes a Pool. It does not dial: the first command does, and Check tells whether the server can be used.
 func Open(o Options) *Pool {
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
 	p := &Pool{
-		dialer: newDialer(o), topology: cmp.Or(o.Topology, Standalone), prefix: o.Prefix, name: o.Addresses[0], database: o.Database, timeout: o.Timeout,
+		dialer: newDialer(o), newClient: o.newClient, topology: cmp.Or(o.Topology, Standalone), prefix: o.Prefix, name: o.Addresses[0], database: o.Database, timeout: o.Timeout,
+		observer: o.Observer, username: cmp.Or(o.Username, "default"),
 		epoch: rand.Text(), watches: map[chan struct{}]context.CancelFunc{}, guests: map[string]*redis.Client{},
 	}
 	if o.Topology == Sentinel {

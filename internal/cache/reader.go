@@ -23,8 +23,7 @@ type reader struct {
 }
 
 func (p *Pool) newReader(n node, end context.CancelCauseFunc) *reader {
-	r := &reader{pool: p, client: redis.NewClient(n.single()), end: end}
-	r.client.AddHook(unanswered{})
+	r := &reader{pool: p, client: p.newClient(n.single()), end: end}
 	_ = r.client.RegisterPushNotificationHandler("tracking-redir-broken", handler(func([]any) { // no other handler has the name
 		end(wrap("CLIENT TRACKING", net.ErrClosed))
 	}), true)

@@ -7,14 +7,11 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Server is what answers at the address of a Pool. What the server does not tell is empty.
@@ -29,6 +26,8 @@ type Server struct {
 	Nodes int
 	// ID of the server process, new with every restart; of a cluster, those of all nodes, with commas in between.
 	ID string
+	// Lacks names the ACL rules that the user lacks and that only some features need, and these.
+	Lacks string
 }
 
 // Same says whether this may be the same server as another: the process is the same, or, in a cluster, one of the nodes.
@@ -39,7 +38,7 @@ func (s Server) Same(o Server) bool {
 
 // Check finds out whether the server can be used: reached, logged in, allowed to run the commands needed, and
 // writable, on each node. It changes nothing: SET XX and UNLINK of a key that is not there pass all checks of the server
-// (ACL, replica, memory) and do nothing.
+// (ACL, replica, memory) and do nothing. Rights that only some features need are missed in Server.
 func (p *Pool) Check(ctx context.Context) (Server, error) {
 	nodes, err := p.nodes(ctx)
 	if err != nil {
@@ -47,6 +46,7 @@ func (p *Pool) Check(ctx context.Context) (Server, error) {
 	}
 	var server Server
 	var failed error
+	var missing lacks
 	for i, n := range nodes {
 		info, err := p.greet(ctx, n)
 		if err == nil && i == 0 {
@@ -54,12 +54,15 @@ func (p *Pool) Check(ctx context.Context) (Server, error) {
 			server.Nodes = len(nodes)
 		}
 		if err == nil {
-			err = p.tryCommands(ctx, n)
+			err = p.tryRights(ctx, n, &missing)
 		}
 		// That one node does not answer is told better by the others.
 		if err != nil && (failed == nil || Is(err, ReasonClusterDown)) {
 			failed = err
 		}
+	}
+	if server.Lacks = missing.String(); missing.denied() != nil {
+		p.observer.Failed(Denied.String(), ReasonPermissionDenied) // once, however many rights it is
 	}
 	return server, failed
 }
@@ -93,41 +96,6 @@ func (p *Pool) greet(ctx context.Context, n node) (map[string]string, error) {
 		info, err = p.info(ctx, n)
 	}
 	return info, wrap("INFO", p.dialer.explain(ctx, err))
-}
-
-// tryCommands runs every command of this package on a key that nobody has.
-func (p *Pool) tryCommands(ctx context.Context, n node) error {
-	ctx, cancel := p.deadline(ctx)
-	defer cancel()
-	key, err := p.nameOn(ctx, n, "cachewright-check-"+rand.Text())
-	if err != nil {
-		return ignore(err, errElsewhere)
-	}
-	commands := []redis.Cmder{
-		redis.NewIntCmd(ctx, "exists", key),
-		redis.NewDurationCmd(ctx, time.Millisecond, "pttl", key),
-		redis.NewStringCmd(ctx, "getrange", key, 0, 0),
-		redis.NewScanCmd(ctx, nil, "scan", 0, "match", key, "count", 1),
-		redis.NewIntCmd(ctx, "unlink", key),
-		// Last, since it is the only one that a server without memory refuses.
-		redis.NewStatusCmd(ctx, "set", key, "", "px", 1000, "xx"),
-	}
-	_, _ = n.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, c := range commands {
-			_ = pipe.Process(ctx, c) // queues; it cannot fail
-		}
-		return nil
-	})
-	for _, c := range commands {
-		err := wrap(strings.ToUpper(c.Name()), c.Err())
-		if e, ok := errors.AsType[*Error](err); ok && e.Class == Denied {
-			e.Message = strings.Replace(e.Message, onThisKey, " on keys under the pool's prefix", 1)
-		}
-		if err != nil && !Is(err, ReasonNotFound) {
-			return err
-		}
-	}
-	return nil
 }
 
 // ignore an error that is expected.
@@ -196,7 +164,7 @@ func (p *Pool) identify(ctx context.Context) ([]identity, error) {
 func (p *Pool) identifyNode(ctx context.Context, n node) (i identity, m members, err error) {
 	i = identity{node: n}
 	if p.topology == Sentinel {
-		n.Client = redis.NewClient(n.single())
+		n.Client = p.newClient(n.single())
 		defer func() { _ = n.Close() }()
 	}
 	info, err := p.info(ctx, n)
@@ -238,7 +206,7 @@ func (p *Pool) roundTrip(ctx context.Context, n node) (time.Duration, error) {
 // info is the server section of INFO. It is empty when the server has none or the user may not see it: nothing
 // but knowledge is lost then.
 func (p *Pool) info(ctx context.Context, n node) (map[string]string, error) {
-	ctx, cancel := p.deadline(ctx)
+	ctx, cancel := p.deadline(tolerating(ctx))
 	defer cancel()
 	text, err := n.Info(ctx, "server").Result()
 	if err := wrap("INFO", err); err != nil && !Is(err, ReasonPermissionDenied) && !Is(err, ReasonCommandFailed) {

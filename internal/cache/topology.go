@@ -47,23 +47,26 @@ func (o Options) client(onConnect func(context.Context, *redis.Conn) error) redi
 	}
 	switch o.Topology {
 	case Sentinel:
-		client := redis.NewFailoverClient(u.Failover())
-		client.AddHook(unanswered{})
-		return client
+		return o.hooked(redis.NewFailoverClient(u.Failover()))
 	case Cluster:
 		c := u.Cluster()
 		c.DisableRoutingPolicies = true // they would ask the server what it knows of each command, for commands that we do not use
-		c.NewClient = newClient
+		c.NewClient = o.newClient
 		client := redis.NewClusterClient(c)
 		client.AddHook(lost{})
 		return client
 	case Standalone:
 	}
-	return newClient(u.Simple())
+	return o.newClient(u.Simple())
 }
 
-func newClient(o *redis.Options) *redis.Client {
-	client := redis.NewClient(o)
+// newClient of one server.
+func (o Options) newClient(server *redis.Options) *redis.Client {
+	return o.hooked(redis.NewClient(server))
+}
+
+func (o Options) hooked(client *redis.Client) *redis.Client {
+	client.AddHook(observed{Observer: o.Observer, redirects: o.Topology == Cluster})
 	client.AddHook(unanswered{})
 	return client
 }
@@ -116,7 +119,7 @@ func (p *Pool) joining(like node, addr string) (node, error) {
 	if p.guests[addr] == nil {
 		o := *like.Options()
 		o.Addr = addr
-		p.guests[addr] = redis.NewClient(&o)
+		p.guests[addr] = p.newClient(&o)
 	}
 	return node{p.guests[addr], addr}, nil
 }

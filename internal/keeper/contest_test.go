@@ -46,7 +46,7 @@ func (b *bench) tells(d keeper.Declaration, want plan.State) {
 // measured has the metrics of a test begin at nothing, however often it runs.
 func measured(t *testing.T) {
 	t.Helper()
-	t.Cleanup(metrics.Of(types.NamespacedName{Name: t.Name()}).Delete)
+	t.Cleanup(func() { metrics.Delete(types.NamespacedName{Name: t.Name()}) })
 }
 
 // metric of the pool of a test, with a cause or without; 0 when there is none.

@@ -270,6 +270,6 @@ func (k *Keeper) verified(it *item) {
 
 func (k *Keeper) verifiedAll() {
 	if k.sweep.left == 0 {
-		k.metrics.Verified.Set(float64(k.sweep.began.Unix()))
+		k.metrics.Verified(k.sweep.began)
 	}
 }

@@ -54,7 +54,7 @@ const (
 type Keeper struct {
 	clock   clock.Clock
 	owner   Owner
-	metrics metrics.Pool
+	metrics *metrics.Pool
 	seed    maphash.Seed
 
 	mu    sync.Mutex
@@ -76,7 +76,7 @@ type Keeper struct {
 }
 
 // New makes a Keeper whose gate is closed.
-func New(c clock.Clock, m metrics.Pool, owner Owner) *Keeper {
+func New(c clock.Clock, m *metrics.Pool, owner Owner) *Keeper {
 	return &Keeper{
 		clock: c, owner: owner, metrics: m, seed: maphash.MakeSeed(),
 		items: map[itemKey]*item{}, byKey: map[string][]*item{}, wake: make(chan struct{}, 1),

@@ -40,13 +40,14 @@ type Pool struct {
 	flaps     int
 	notBefore time.Time
 	stop      context.CancelFunc
-	metrics   metrics.Pool
+	metrics   *metrics.Pool
 }
 
 // shut the gate of a pool that cannot be used any more for everything.
 func (p *Pool) shut(gate keeper.Gate) {
 	p.Gate = min(p.Gate, gate)
 	p.Keeper.Use(p.Cache, p.Gate, false)
+	p.metrics.Up(false)
 }
 
 // Identity of a CachePool, as far as a connection depends on it.

@@ -100,6 +100,7 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) (m
 	}
 	next := live.Cache
 	if !live.Uses(o) {
+		o.Observer = metrics.Of(id.Name)
 		next = cache.Open(o)
 	}
 	server, err := r.check(ctx, id.Name, next, o)
@@ -155,6 +156,7 @@ func (r *Registry) put(next Pool, moved bool) {
 		p.Server = next.Server
 	}
 	p.Keeper.Use(p.Cache, p.Gate, moved)
+	p.metrics.Up(p.Gate == keeper.Open)
 	if restarted {
 		p.Keeper.Rewarm()
 	}
@@ -267,6 +269,8 @@ func (r *Registry) Attempted(name types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.attempted[name] = true
+	p := r.live[name]
+	metrics.Of(name).Up(p != nil && p.Gate == keeper.Open)
 }
 
 // WasAttempted tells a pool that cannot be connected from one that has not been looked at yet.
@@ -282,12 +286,12 @@ func (r *Registry) Remove(name types.NamespacedName) error {
 	p := r.live[name]
 	delete(r.live, name)
 	delete(r.attempted, name)
+	metrics.Delete(name)
 	r.mu.Unlock()
 	if p == nil {
 		return nil
 	}
 	p.stop()
-	p.metrics.Delete()
 	return p.Cache.Stop()
 }
 
