@@ -45,16 +45,21 @@ type Index struct {
 	Left func(entry types.NamespacedName)
 
 	mu      sync.RWMutex
-	byEntry map[types.NamespacedName]Claim
-	byPlace map[Place][]Claim
-	// decided has the entries that were looked at since the start.
-	decided map[types.NamespacedName]types.UID
+	byEntry map[types.NamespacedName]*known
+	byPlace map[Place][]*known
 	version int64
+}
+
+// known is a claim, and whether its entry was looked at since the start.
+type known struct {
+	Claim
+
+	decided bool
 }
 
 // NewIndex makes an empty Index.
 func NewIndex() *Index {
-	return &Index{byEntry: map[types.NamespacedName]Claim{}, byPlace: map[Place][]Claim{}, decided: map[types.NamespacedName]types.UID{}}
+	return &Index{byEntry: map[types.NamespacedName]*known{}, byPlace: map[Place][]*known{}}
 }
 
 // Set the claim of an entry, and drop the one it had. It returns where the entry claimed and claims a key, as far
@@ -63,24 +68,20 @@ func (x *Index) Set(c Claim) (changed []Place) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	old, ok := x.byEntry[c.Entry]
-	if ok && old.outdates(c) {
-		return nil
-	}
-	if old == c {
+	if ok && (old.Claim == c || old.outdates(c)) {
 		return nil
 	}
 	x.version++
-	if old.Generation = c.Generation; old == c { // it was only another part of the entry that changed
-		x.byEntry[c.Entry] = c
-		at := x.byPlace[c.Place]
-		at[slices.IndexFunc(at, func(o Claim) bool { return o.Entry == c.Entry })] = c
-		return nil
-	}
+	next := &known{Claim: c}
 	if ok {
+		next.decided = old.decided && old.UID == c.UID
+		if old.Generation = c.Generation; old.Claim == c { // it was only another part of the entry that changed
+			return nil
+		}
 		changed = append(changed, x.remove(old))
 	}
-	x.byEntry[c.Entry] = c
-	x.byPlace[c.Place] = append(x.byPlace[c.Place], c)
+	x.byEntry[c.Entry] = next
+	x.byPlace[c.Place] = append(x.byPlace[c.Place], next)
 	return append(changed, c.Place)
 }
 
@@ -99,17 +100,16 @@ func (x *Index) Delete(entry types.NamespacedName, uid types.UID) (changed []Pla
 	if old, ok := x.byEntry[entry]; ok && (uid == "" || uid == old.UID) {
 		x.version++
 		delete(x.byEntry, entry)
-		delete(x.decided, entry)
 		changed = append(changed, x.remove(old))
 	}
 	return changed
 }
 
-func (x *Index) remove(c Claim) Place {
+func (x *Index) remove(c *known) Place {
 	if x.Left != nil {
 		x.Left(c.Entry)
 	}
-	rest := slices.DeleteFunc(slices.Clone(x.byPlace[c.Place]), func(o Claim) bool { return o.Entry == c.Entry })
+	rest := slices.DeleteFunc(x.byPlace[c.Place], func(o *known) bool { return o == c })
 	if x.byPlace[c.Place] = rest; len(rest) == 0 {
 		delete(x.byPlace, c.Place)
 	}
@@ -128,7 +128,9 @@ func (x *Index) All(places ...Place) []Claim {
 	defer x.mu.RUnlock()
 	var all []Claim
 	for _, p := range places {
-		all = append(all, x.byPlace[p]...)
+		for _, c := range x.byPlace[p] {
+			all = append(all, c.Claim)
+		}
 	}
 	slices.SortFunc(all, older)
 	return all
@@ -146,7 +148,7 @@ func (x *Index) Decide(entry types.NamespacedName, uid types.UID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if c, ok := x.byEntry[entry]; ok && c.UID == uid {
-		x.decided[entry] = uid
+		c.decided = true
 	}
 }
 
@@ -154,8 +156,8 @@ func (x *Index) Decide(entry types.NamespacedName, uid types.UID) {
 func (x *Index) Undecided(pools []types.NamespacedName) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for entry, c := range x.byEntry {
-		if x.decided[entry] != c.UID && slices.Contains(pools, c.Pool) {
+	for _, c := range x.byEntry {
+		if !c.decided && slices.Contains(pools, c.Pool) {
 			return true
 		}
 	}

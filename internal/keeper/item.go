@@ -144,7 +144,7 @@ type item struct {
 	event   bool
 	// expected : a flush of ours is about to delete the key.
 	expected bool
-	// outcome of the last look, nil before it; done is closed then.
+	// outcome of the last look, nil before it; done is closed and given up then.
 	outcome *Outcome
 	done    chan struct{}
 	// seen is the outcome that the owner knows of, told when he heard of another than before, and waiting says how many calls of his
@@ -218,6 +218,7 @@ func (it *item) once() (plan.State, bool) {
 func (it *item) conclude(o Outcome) {
 	if it.outcome == nil {
 		close(it.done)
+		it.done = nil
 	}
 	it.outcome = &o
 }
