@@ -70,7 +70,7 @@ func TestAChangedPoolIsWrittenAndTheOldKeyDeleted(t *testing.T) {
 	w.Expect(there.Get("glimr:cache:other:moving")).To(Equal("value of moving"))
 	w.lacks(mainPrefix + "moving")
 	w.Expect(e.Status.Pool).To(Equal(w.namespace + "/other"))
-	w.Expect(e.Annotations).To(HaveKeyWithValue(writtenAnnotation, recordAt(other, "moving")))
+	w.Eventually(func() map[string]string { w.reload(e); return e.Annotations }).Should(HaveKeyWithValue(writtenAnnotation, recordAt(other, "moving")))
 	w.Consistently(w.keys, 3*time.Second).WithArguments("*").Should(BeEmpty(), "the old keeper has forgotten it")
 }
 

@@ -200,7 +200,7 @@ func TestEnsurePresentWritesWhenAForeignValueHasRunOut(t *testing.T) {
 			w, _ := newRealWorld(t)
 			w.ready(unwatched)
 			w.secret("source", map[string]string{"k": "value of e"})
-			w.Expect(w.redis.Set(t.Context(), mainPrefix+"e", "foreign", 3*time.Second).Err()).To(Succeed())
+			w.Expect(w.redis.Set(t.Context(), mainPrefix+"e", "foreign", 10*time.Second).Err()).To(Succeed())
 			e := w.came(isPresent, "e", change, ensuring)
 			w.Expect(w.held(e)).To(BeFalse())
 			w.becomes(e, isWarm)

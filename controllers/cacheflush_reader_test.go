@@ -59,7 +59,8 @@ func TestAReaderOfDeclaredKeysMissesNoneUnderAFlushOfThePool(t *testing.T) {
 	<-done
 	w.Expect(misses).To(BeZero())
 	w.Expect(rounds).To(BeNumerically(">", 10))
-	w.Expect(progress(f)).To(Equal(fmt.Sprintf("100%% matched %d deleted %d preserved %d", manyKeys+sessions+declared, manyKeys, sessions+declared)))
+	w.Expect(f.Status.Progress.Deleted).To(BeEquivalentTo(manyKeys))
+	w.Expect(f.Status.Progress.Preserved).To(BeNumerically("~", sessions+declared, declared), "SCAN may find a key twice")
 	w.Expect(w.count(mainPrefix + "session:")).To(Equal(sessions))
 	for _, e := range entries {
 		w.reload(e)

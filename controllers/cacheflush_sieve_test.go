@@ -146,6 +146,7 @@ func TestAFlushWaitsUntilEveryPoolOfItsServerIsKnown(t *testing.T) {
 	another := &v1alpha1.CachePool{
 		ObjectMeta: metav1.ObjectMeta{Namespace: benchPool.Namespace, Name: "alias", UID: "alias"},
 		Spec:       v1alpha1.CachePoolSpec{Addresses: []string{"elsewhere:6379"}},
+		Status:     v1alpha1.CachePoolStatus{Server: &v1alpha1.ServerStatus{}},
 	}
 	for name, c := range map[string]struct {
 		change func(*v1alpha1.CachePool)
@@ -154,6 +155,7 @@ func TestAFlushWaitsUntilEveryPoolOfItsServerIsKnown(t *testing.T) {
 		"not tried yet":    {func(*v1alpha1.CachePool) {}, true},
 		"suspended":        {func(p *v1alpha1.CachePool) { p.Spec.Suspend = true }, false},
 		"another database": {func(p *v1alpha1.CachePool) { p.Spec.Database = new(int32(1)) }, false},
+		"never connected":  {func(p *v1alpha1.CachePool) { p.Status.Server = nil }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := another.DeepCopy()
