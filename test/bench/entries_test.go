@@ -78,7 +78,7 @@ func (k *kept) floods() {
 		k.pipelined(*entries, "floor:", func(p redis.Pipeliner, name string, _ int) { p.Unlink(k.Context(), name) })
 	}
 	k.add("flushall", "FLUSHALL until all keys are back", "ms", new(1000.), ours...)
-	k.add("flushall-floor", "the same / a bare pipelined SET of them", "", nil, ratios(ours, floors)...)
+	k.add("flushall-floor", "FLUSHALL until all keys are back / floor", "", nil, ratios(ours, floors)...)
 }
 
 // restarts measure what an operator that starts anew under warm entries costs, against a client that lists the entries and
@@ -107,8 +107,8 @@ func (k *kept) restarts() {
 		})
 		floors = append(floors, milliseconds(time.Since(began)))
 	}
-	k.add("restart", "start of the process until all keys are verified", "ms", new(2000.), ours...)
-	k.add("restart-floor", "the same / one list of the entries and pipelined reads of their keys", "", nil, ratios(ours, floors)...)
+	k.add("restart", "restart: start of the process until all keys are verified", "ms", new(2000.), ours...)
+	k.add("restart-floor", "restart: start of the process until all keys are verified / floor", "", nil, ratios(ours, floors)...)
 	k.add("restart-writes", "restart: writes to the API server", "", new(0.), writes...)
 	k.add("restart-trips", "restart: round trips to Redis", "", new(100.), trips...)
 }
@@ -122,12 +122,12 @@ func (b *bench) calls(command string) int {
 	return n
 }
 
-// idle measures what entries cost when nothing happens, over three resyncs.
+// idle measures what entries cost when nothing happens, over some resyncs.
 func (k *kept) idle() {
 	k.Helper()
 	k.operator.heap("idle")
 	before, cpu, began := k.requests(), k.operator.cpu(), time.Now()
-	pause(k.Context(), 3*resyncPeriod+time.Second)
+	pause(k.Context(), 3**calm)
 	busy, after, minutes := k.operator.cpu()-cpu, k.requests(), time.Since(began).Minutes()
 	k.add("idle-cpu", fmt.Sprintf("idle, with a look at all keys every %s: CPU", resyncPeriod), "% of a core", new(1.), 100*busy/minutes/60)
 	k.add("idle-writes", "idle: writes to the API server", "a minute", new(0.), float64(after.writes-before.writes)/minutes)

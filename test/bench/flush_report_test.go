@@ -3,7 +3,10 @@
 
 package bench_test
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // Names of the ways to flush.
 const (
@@ -40,9 +43,10 @@ func compare(r *report, ways []*way) {
 		r.add(way.name+"-longest", way.name+": another client's longest wait", "ms", nil, way.longest...)
 	}
 	r.plot(plotData{
-		Name: "flush-waits", Title: "What another client waits for its GET while keys are flushed",
+		Name: "flush-waits", Title: fmt.Sprintf("While keys are flushed, another client waits %.3g ms at most; with KEYS + UNLINK %.3g ms",
+			median(ours.longest), median(theirs.longest)),
 		X: axis{Label: "milliseconds since the flush began"}, Y: axis{Label: "longest wait in each 2 ms, in ms", Log: true},
-		Series: []line{{Name: "cachewright", Points: ours.history}, {Name: blocking, Points: theirs.history}},
+		Series: []line{{Name: "cachewright", Steps: true, Points: ours.history}, {Name: blocking, Steps: true, Points: theirs.history}},
 	})
 }
 

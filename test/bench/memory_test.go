@@ -25,8 +25,8 @@ func BenchmarkMemory(b *testing.B) {
 	r := newReport(b, "memory")
 	w := newBench(b)
 	w.createPool(w.server.Addr)
-	sizes := []int{1, *entries, *entries * 5 / 2, *entries * 5, *entries * 10}
-	resident, anonymous, floor := line{Name: "resident", Dots: true}, line{Name: "of it, not shared with the binary on disk", Dots: true}, line{Name: "floor: a bare informer, not shared", Dots: true, Dashed: true}
+	sizes := []int{1, *entries, *entries * 4, *entries * 10}
+	resident, anonymous, floor := line{Name: "resident", Dots: true}, line{Name: "not shared with the file", Dots: true}, line{Name: "floor: informer, not shared", Dots: true, Dashed: true}
 	stamped := 0
 	for _, n := range sizes {
 		w.stamp(stamped, n)
@@ -34,7 +34,7 @@ func BenchmarkMemory(b *testing.B) {
 		read := w.calls("getrange")
 		w.startOperator()
 		w.awaitReads(read + n)
-		pause(w.Context(), resyncPeriod+time.Second) // it has had a second look at all of them
+		pause(w.Context(), *calm)
 		x := float64(n)
 		resident.Points = append(resident.Points, [2]float64{x, w.operator.memory("VmRSS")})
 		anonymous.Points = append(anonymous.Points, [2]float64{x, w.operator.memory("RssAnon")})
@@ -47,14 +47,14 @@ func BenchmarkMemory(b *testing.B) {
 		return 1024 * (l.Points[to][1] - l.Points[from][1]) / (l.Points[to][0] - l.Points[from][0])
 	}
 	r.add("resident", fmt.Sprintf("%d entries of 100 bytes: resident memory", sizes[1]), "MiB", new(80.), resident.Points[1][1])
-	r.add("anonymous", "of it, not shared with the binary on disk", "MiB", nil, anonymous.Points[1][1])
+	r.add("anonymous", fmt.Sprintf("%d entries: memory that is not shared with the program file", sizes[1]), "MiB", nil, anonymous.Points[1][1])
 	r.add("base", "resident memory with 1 entry", "MiB", nil, resident.Points[0][1])
 	r.add("most", fmt.Sprintf("%d entries: resident memory", sizes[last]), "MiB", nil, resident.Points[last][1])
-	r.add("each", "for each entry", "KiB", nil, slope(resident, 0, last))
+	r.add("each", "memory for each entry", "KiB", nil, slope(resident, 0, last))
 	r.add("floor", fmt.Sprintf("%d entries: memory that is not shared, operator / bare informer", sizes[last]), "", nil, anonymous.Points[last][1]/floor.Points[last][1])
-	r.add("linear", fmt.Sprintf("for each entry, from %d to %d / up to %d", sizes[2], sizes[last], sizes[2]), "", nil, slope(resident, 2, last)/slope(resident, 0, 2))
+	r.add("linear", fmt.Sprintf("memory for each entry, from %d to %d / up to %d", sizes[2], sizes[last], sizes[2]), "", nil, slope(resident, 2, last)/slope(resident, 0, 2))
 	r.plot(plotData{
-		Name: "memory", Title: "Memory of the operator at rest",
+		Name: "memory", Title: fmt.Sprintf("At rest, the operator needs %.0f MiB, and %.2g KiB for each entry", resident.Points[0][1], slope(resident, 0, last)),
 		X: axis{Label: "entries of 100 bytes"}, Y: axis{Label: "MiB"}, Series: []line{resident, anonymous, floor},
 	})
 	r.end()
@@ -86,7 +86,7 @@ func (b *bench) informer() float64 {
 	b.must(process.Start())
 	_, err = bufio.NewReader(stdout).ReadString('\n') // it holds them
 	b.must(err)
-	pause(b.Context(), resyncPeriod+time.Second)
+	pause(b.Context(), *calm)
 	used := b.memory(process.Process.Pid, "RssAnon")
 	_ = process.Process.Kill()
 	_ = process.Wait()

@@ -34,15 +34,29 @@ func (b *bench) startOperator() {
 	binary, err := build()
 	b.must(err)
 	o := &operatorProcess{bench: b, Cmd: exec.Command(binary, "manager", "--kubeconfig", b.kubeconfig, "--health-probe-bind-address", "0", "--zap-log-level", "error")}
-	o.Stderr = os.Stderr
+	log := b.log()
+	o.Stderr = log
 	if *profiles != "" {
 		o.profiler = b.freeAddress()
 		o.Args = append(o.Args, "--pprof-bind-address", o.profiler)
 	}
 	o.started = time.Now()
 	b.must(o.Start())
-	b.Cleanup(func() { _ = o.Process.Kill() })
+	b.Cleanup(func() {
+		_, _ = o.Process.Kill(), log.Close()
+		if text, _ := os.ReadFile(log.Name()); b.Failed() {
+			b.Logf("the operator said: %s", text)
+		}
+	})
 	b.operator = o
+}
+
+// log of an operator. When it is stopped, it says of everything under way that it was interrupted.
+func (b *bench) log() *os.File {
+	b.Helper()
+	file, err := os.CreateTemp(b.TempDir(), "log-")
+	b.must(err)
+	return file
 }
 
 func (b *bench) stopOperator() {

@@ -47,19 +47,19 @@ func (k *kept) repairs() {
 		}
 	}
 	plot := plotData{
-		Name: "repair", Title: fmt.Sprintf("A key of %d is back", *entries),
+		Name: "repair", Title: fmt.Sprintf("Of %d keys, one that is deleted is back after %.2g ms (median)", *entries, median(took[0])),
 		X: axis{Label: "milliseconds until it is back", Log: true}, Y: axis{Label: "% of the repairs"},
 	}
 	floor := took[len(ways)-1]
 	for j, way := range ways {
 		plot.Series = append(plot.Series, line{Name: way.name, Dashed: way.name == "floor", Points: distribution(took[j])})
 		if way.name == "floor" {
-			plot.Series[j].Name = "floor: unlinked and set by the same client"
+			plot.Series[j].Name = "floor: set by who unlinked it"
 			break
 		}
 		k.add(way.name+"-p50", "a key is "+way.name+", until it is back: p50", "ms", new(5.), quantile(took[j], 0.5))
-		k.add(way.name+"-p99", "the same: p99", "ms", new(50.), quantile(took[j], 0.99))
-		k.add(way.name+"-floor", "the same: p50 / p50 of a client that sets it itself", "", nil, median(took[j])/median(floor))
+		k.add(way.name+"-p99", "a key is "+way.name+", until it is back: p99", "ms", new(50.), quantile(took[j], 0.99))
+		k.add(way.name+"-floor", "a key is "+way.name+", until it is back: p50 / floor", "", nil, median(took[j])/median(floor))
 	}
 	k.plot(plot)
 }

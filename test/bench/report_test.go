@@ -57,8 +57,10 @@ type axis struct {
 type line struct {
 	Name string `json:"name"`
 	// Dots marks each point, for lines of a few; Dashed lines are floors and limits.
-	Dots   bool         `json:"dots,omitempty"`
-	Dashed bool         `json:"dashed,omitempty"`
+	Dots   bool `json:"dots,omitempty"`
+	Dashed bool `json:"dashed,omitempty"`
+	// Steps : a value holds until the next one.
+	Steps  bool         `json:"steps,omitempty"`
 	Points [][2]float64 `json:"points"`
 }
 

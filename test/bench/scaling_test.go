@@ -13,13 +13,13 @@ func BenchmarkScaling(b *testing.B) {
 	r := newReport(b, "scaling")
 	w := newFlushBench(b)
 	times := plotData{
-		Name: "scaling-time", Title: "Time to flush, for each key on the server (half of them go)",
-		X: axis{Label: "keys on the server", Log: true}, Y: axis{Label: "microseconds"},
+		Name: "scaling-time",
+		X:    axis{Label: "keys on the server", Log: true}, Y: axis{Label: "microseconds for each key on the server", Log: true},
 		Series: []line{{Name: "engine", Dots: true}, {Name: object, Dots: true}, {Name: blocking, Dots: true, Dashed: true}},
 	}
 	memory := plotData{
-		Name: "scaling-memory", Title: "The most memory that the operator had",
-		X: axis{Label: "keys on the server", Log: true}, Y: axis{Label: "MiB"},
+		Name: "scaling-memory",
+		X:    axis{Label: "keys on the server", Log: true}, Y: axis{Label: "most resident memory so far, in MiB"},
 		Series: []line{{Name: "after the flush", Dots: true}, {Name: "before", Dots: true, Dashed: true}},
 	}
 	var each, most [][]float64
@@ -57,6 +57,11 @@ func BenchmarkScaling(b *testing.B) {
 	r.add("time", fmt.Sprintf("time for each key: with %d keys / with %d", sizes[last], sizes[tenth]), "", new(1.25), perKey...)
 	r.add("memory", fmt.Sprintf("most memory of the operator: with %d keys / with %d", sizes[last], sizes[first]), "", new(1.1), ratios(most[last], most[first])...)
 	r.add("memory-mib", fmt.Sprintf("most memory of the operator, with %d keys", sizes[last]), "MiB", nil, most[last]...)
+	ends := func(l line) (of, to float64) { return l.Points[first][1], l.Points[last][1] }
+	of, to := ends(times.Series[0])
+	times.Title = fmt.Sprintf("A key costs %.2g µs among %d, and %.2g µs among %d", of, sizes[first], to, sizes[last])
+	of, to = ends(memory.Series[0])
+	memory.Title = fmt.Sprintf("The operator needs %.0f MiB to flush %d keys, and %.0f MiB to flush %d", of, sizes[first], to, sizes[last])
 	r.plot(times)
 	r.plot(memory)
 	r.end()

@@ -31,6 +31,7 @@ const patience = time.Minute
 
 var (
 	repeats  = flag.Int("repeats", 3, "how often everything that is compared is measured, in turn")
+	calm     = flag.Duration("calm", resyncPeriod+time.Second, "how long an operator rests before its memory is measured; a third of how long it idles")
 	output   = flag.String("output", "", "folder that gets what was measured, a JSON file for each benchmark; none when empty")
 	profiles = flag.String("profiles", "", "folder that gets the operator's profiles; none when empty. To profile costs time")
 )

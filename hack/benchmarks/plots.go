@@ -1,0 +1,166 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"image/color"
+	"math"
+	"os"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	vgdraw "gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// plotData are lines to be drawn.
+type plotData struct {
+	Name   string `json:"name"`
+	Title  string `json:"title"`
+	X      axis   `json:"x"`
+	Y      axis   `json:"y"`
+	Series []line `json:"series"`
+}
+
+type axis struct {
+	Label string `json:"label"`
+	Log   bool   `json:"log"`
+}
+
+type line struct {
+	Name   string       `json:"name"`
+	Dots   bool         `json:"dots"`
+	Dashed bool         `json:"dashed"`
+	Steps  bool         `json:"steps"`
+	Points [][2]float64 `json:"points"`
+}
+
+func init() { plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"} }
+
+const width, height, margin = 9 * vg.Inch, 4 * vg.Inch, vg.Length(10)
+
+// colors that people who see few of them can tell apart, too: https://jfly.uni-koeln.de/color/.
+var colors = []color.Color{
+	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff}, color.RGBA{R: 0xd5, G: 0x5e, B: 0x00, A: 0xff},
+	color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff}, color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
+	color.RGBA{R: 0x55, G: 0x55, B: 0x55, A: 0xff},
+}
+
+// draw a plot, as SVG for the page, and as PNG if somebody wants to look at it without a browser.
+func draw(p plotData, file string, png bool) error {
+	c := plot.New()
+	c.Title.Text, c.Title.Padding = p.Title, vg.Points(10)
+	c.X.Label.Text, c.Y.Label.Text = p.X.Label, p.Y.Label
+	c.X.Padding, c.Y.Padding = 0, 0
+	grid := plotter.NewGrid()
+	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{Y: 0xe0}, color.Gray{Y: 0xe0}
+	c.Add(grid)
+	c.Legend.Top, c.Legend.Left, c.Legend.Padding = true, true, vg.Points(3)
+	for i, series := range p.Series {
+		if err := add(c, series, colors[i%len(colors)]); err != nil {
+			return err
+		}
+	}
+	scale(&c.X, p.X)
+	scale(&c.Y, p.Y)
+	if png {
+		if err := save(c, vgimg.PngCanvas{Canvas: vgimg.New(width, height)}, file+".png"); err != nil {
+			return err
+		}
+	}
+	return save(c, vgsvg.New(width, height), file+".svg")
+}
+
+// save a plot with its legend beside it, where it hides no line.
+func save(c *plot.Plot, on vg.CanvasWriterTo, file string) error {
+	area := vgdraw.NewCanvas(on, width, height)
+	area.SetColor(color.White)
+	area.Fill(area.Rectangle.Path())
+	area = vgdraw.Crop(area, margin, -margin, margin, -margin)
+	legend := c.Legend
+	c.Legend = plot.NewLegend()
+	wide := legend.Rectangle(area).Size().X + margin
+	c.Draw(vgdraw.Crop(area, 0, -wide, 0, 0))
+	legend.Draw(vgdraw.Crop(area, area.Max.X-area.Min.X-wide+margin, 0, 0, -vg.Points(30)))
+	c.Legend = legend
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = on.WriteTo(f)
+	return errors.Join(err, f.Close())
+}
+
+// add a line, with its name in the legend.
+func add(c *plot.Plot, series line, in color.Color) error {
+	points := make(plotter.XYs, len(series.Points))
+	for i, p := range series.Points {
+		points[i] = plotter.XY{X: p[0], Y: p[1]}
+	}
+	drawn, dots, err := plotter.NewLinePoints(points)
+	if err != nil {
+		return err
+	}
+	if series.Steps {
+		drawn.StepStyle = plotter.PostStep
+	}
+	drawn.Color, drawn.Width, dots.Color, dots.Shape = in, vg.Points(1.5), in, vgdraw.CircleGlyph{}
+	if series.Dashed {
+		drawn.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
+	}
+	c.Add(drawn)
+	if series.Dots {
+		c.Add(dots)
+	}
+	c.Legend.Add(series.Name, drawn)
+	return nil
+}
+
+// scale an axis. One that is not logarithmic begins at zero, and has ticks at round numbers.
+func scale(a *plot.Axis, as axis) {
+	a.Tick.Marker = ticks{plot.TickerFunc(round)}
+	if as.Log {
+		a.Scale, a.Tick.Marker = plot.LogScale{}, ticks{plot.LogTicks{Prec: -1}}
+		return
+	}
+	a.Min = 0
+}
+
+// round numbers between two values, five to ten of them.
+func round(least, most float64) (marks []plot.Tick) {
+	step := math.Pow(10, math.Floor(math.Log10(most-least)))
+	for (most-least)/step < 5 {
+		step /= 2
+	}
+	for v := math.Ceil(least/step) * step; v <= most; v += step {
+		marks = append(marks, plot.Tick{Value: v, Label: "round"})
+	}
+	return marks
+}
+
+// ticks with labels that people read at a glance: 10k instead of 1e+04.
+type ticks struct{ plot.Ticker }
+
+// Ticks between two values.
+func (t ticks) Ticks(least, most float64) []plot.Tick {
+	all := t.Ticker.Ticks(least, most)
+	for i, tick := range all {
+		if tick.Label == "" {
+			continue
+		}
+		switch v := tick.Value; {
+		case v >= 1e6:
+			all[i].Label = number(v/1e6) + "M"
+		case v >= 1e4:
+			all[i].Label = number(v/1e3) + "k"
+		default:
+			all[i].Label = number(v)
+		}
+	}
+	return all
+}
