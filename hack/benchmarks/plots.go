@@ -46,8 +46,10 @@ const width, height, margin = 9 * vg.Inch, 4 * vg.Inch, vg.Length(10)
 
 // colors that people who see few of them can tell apart, too: https://jfly.uni-koeln.de/color/.
 var colors = []color.Color{
-	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff}, color.RGBA{R: 0xd5, G: 0x5e, B: 0x00, A: 0xff},
-	color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff}, color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
+	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff},
+	color.RGBA{R: 0xd5, G: 0x5e, B: 0x00, A: 0xff},
+	color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff},
+	color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
 	color.RGBA{R: 0x55, G: 0x55, B: 0x55, A: 0xff},
 }
 
@@ -62,7 +64,7 @@ func draw(p plotData, file string, png bool) error {
 	c.Add(grid)
 	c.Legend.Top, c.Legend.Left, c.Legend.Padding = true, true, vg.Points(3)
 	for i, series := range p.Series {
-		if err := add(c, series, colors[i%len(colors)]); err != nil {
+		if err := add(c, p, series, colors[i%len(colors)]); err != nil {
 			return err
 		}
 	}
@@ -97,10 +99,10 @@ func save(c *plot.Plot, on vg.CanvasWriterTo, file string) error {
 }
 
 // add a line, with its name in the legend.
-func add(c *plot.Plot, series line, in color.Color) error {
+func add(c *plot.Plot, p plotData, series line, in color.Color) error {
 	points := make(plotter.XYs, len(series.Points))
-	for i, p := range series.Points {
-		points[i] = plotter.XY{X: p[0], Y: p[1]}
+	for i, point := range series.Points {
+		points[i] = plotter.XY{X: p.X.at(point[0]), Y: p.Y.at(point[1])}
 	}
 	drawn, dots, err := plotter.NewLinePoints(points)
 	if err != nil {
@@ -121,14 +123,22 @@ func add(c *plot.Plot, series line, in color.Color) error {
 	return nil
 }
 
-// scale an axis. One that is not logarithmic begins at zero, and has ticks at round numbers.
+// at is where a value stands on an axis. The logarithm is taken here, since gonum's own scale leaves room for the label of
+// its axis where it is not.
+func (a axis) at(v float64) float64 {
+	if a.Log {
+		return math.Log10(v)
+	}
+	return v
+}
+
+// scale an axis. One that is not logarithmic begins at zero.
 func scale(a *plot.Axis, as axis) {
-	a.Tick.Marker = ticks{plot.TickerFunc(round)}
 	if as.Log {
-		a.Scale, a.Tick.Marker = plot.LogScale{}, ticks{plot.LogTicks{Prec: -1}}
+		a.Tick.Marker = plot.TickerFunc(decades)
 		return
 	}
-	a.Min = 0
+	a.Min, a.Tick.Marker = 0, plot.TickerFunc(round)
 }
 
 // round numbers between two values, five to ten of them.
@@ -138,29 +148,37 @@ func round(least, most float64) (marks []plot.Tick) {
 		step /= 2
 	}
 	for v := math.Ceil(least/step) * step; v <= most; v += step {
-		marks = append(marks, plot.Tick{Value: v, Label: "round"})
+		marks = append(marks, plot.Tick{Value: v, Label: short(v)})
 	}
 	return marks
 }
 
-// ticks with labels that people read at a glance: 10k instead of 1e+04.
-type ticks struct{ plot.Ticker }
-
-// Ticks between two values.
-func (t ticks) Ticks(least, most float64) []plot.Tick {
-	all := t.Ticker.Ticks(least, most)
-	for i, tick := range all {
-		if tick.Label == "" {
-			continue
-		}
-		switch v := tick.Value; {
-		case v >= 1e6:
-			all[i].Label = number(v/1e6) + "M"
-		case v >= 1e4:
-			all[i].Label = number(v/1e3) + "k"
-		default:
-			all[i].Label = number(v)
+// decades between two logarithms. Where there are few, 2 and 5 have labels, too.
+func decades(least, most float64) (marks []plot.Tick) {
+	for decade := math.Floor(least); decade <= most; decade++ {
+		for digit := 1.; digit < 10; digit++ {
+			v := digit * math.Pow(10, decade)
+			mark := plot.Tick{Value: math.Log10(v)}
+			if mark.Value < least || mark.Value > most {
+				continue
+			}
+			if digit == 1 || most-least < 3 && (digit == 2 || digit == 5) {
+				mark.Label = short(v)
+			}
+			marks = append(marks, mark)
 		}
 	}
-	return all
+	return marks
+}
+
+// short numbers are read at a glance: 10k instead of 10000.
+func short(v float64) string {
+	switch {
+	case v >= 1e6:
+		return number(v/1e6) + "M"
+	case v >= 1e4:
+		return number(v/1e3) + "k"
+	default:
+		return number(v)
+	}
 }

@@ -60,30 +60,30 @@ type bench struct {
 	operator *operatorProcess
 }
 
-func newBench(tb *testing.B, options ...controlplane.Option) *bench {
-	tb.Helper()
-	b := &bench{B: tb, kubeconfig: filepath.Join(tb.TempDir(), "kubeconfig")}
+func newBench(b *testing.B, options ...controlplane.Option) *bench {
+	b.Helper()
+	w := &bench{B: b, kubeconfig: filepath.Join(b.TempDir(), "kubeconfig")}
 	env, err := controlplane.Start(options...)
-	b.must(err)
-	tb.Cleanup(func() { b.must(env.Stop()) })
-	b.etcdURL = env.ControlPlane.Etcd.URL.String()
-	b.must(os.WriteFile(b.kubeconfig, env.KubeConfig, 0o600))
+	w.must(err)
+	b.Cleanup(func() { w.must(env.Stop()) })
+	w.etcdURL = env.ControlPlane.Etcd.URL.String()
+	w.must(os.WriteFile(w.kubeconfig, env.KubeConfig, 0o600))
 	scheme, err := operator.NewScheme()
-	b.must(err)
-	b.config = rest.CopyConfig(env.Config)
-	b.config.QPS = -1
-	b.client, err = client.NewWithWatch(b.config, client.Options{Scheme: scheme})
-	b.must(err)
-	discover, err := discovery.NewDiscoveryClientForConfig(b.config)
-	b.must(err)
-	b.api = discover.RESTClient()
-	b.must(b.client.Create(tb.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
+	w.must(err)
+	w.config = rest.CopyConfig(env.Config)
+	w.config.QPS = -1
+	w.client, err = client.NewWithWatch(w.config, client.Options{Scheme: scheme})
+	w.must(err)
+	discover, err := discovery.NewDiscoveryClientForConfig(w.config)
+	w.must(err)
+	w.api = discover.RESTClient()
+	w.must(w.client.Create(b.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 
-	b.server = redistest.Start(tb)
-	b.redis = b.server.Client(tb).WithTimeout(patience)
-	b.network = redistest.NewProxy(tb, b.server.Addr, 0)
-	b.practice()
-	return b
+	w.server = redistest.Start(b)
+	w.redis = w.server.Client(b).WithTimeout(patience)
+	w.network = redistest.NewProxy(b, w.server.Addr, 0)
+	w.practice()
+	return w
 }
 
 func (b *bench) createPool(address string) {

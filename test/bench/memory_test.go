@@ -46,13 +46,13 @@ func BenchmarkMemory(b *testing.B) {
 	slope := func(l line, from, to int) float64 {
 		return 1024 * (l.Points[to][1] - l.Points[from][1]) / (l.Points[to][0] - l.Points[from][0])
 	}
-	r.add("resident", fmt.Sprintf("%d entries of 100 bytes: resident memory", sizes[1]), "MiB", new(80.), resident.Points[1][1])
-	r.add("anonymous", fmt.Sprintf("%d entries: memory that is not shared with the program file", sizes[1]), "MiB", nil, anonymous.Points[1][1])
+	r.add("resident", count(sizes[1])+" entries of 100 bytes: resident memory", "MiB", new(80.), resident.Points[1][1])
+	r.add("anonymous", count(sizes[1])+" entries: memory that is not shared with the program file", "MiB", nil, anonymous.Points[1][1])
 	r.add("base", "resident memory with 1 entry", "MiB", nil, resident.Points[0][1])
-	r.add("most", fmt.Sprintf("%d entries: resident memory", sizes[last]), "MiB", nil, resident.Points[last][1])
+	r.add("most", count(sizes[last])+" entries: resident memory", "MiB", nil, resident.Points[last][1])
 	r.add("each", "memory for each entry", "KiB", nil, slope(resident, 0, last))
-	r.add("floor", fmt.Sprintf("%d entries: memory that is not shared, operator / bare informer", sizes[last]), "", nil, anonymous.Points[last][1]/floor.Points[last][1])
-	r.add("linear", fmt.Sprintf("memory for each entry, from %d to %d / up to %d", sizes[2], sizes[last], sizes[2]), "", nil, slope(resident, 2, last)/slope(resident, 0, 2))
+	r.add("floor", count(sizes[last])+" entries: memory that is not shared, operator / bare informer", "", nil, anonymous.Points[last][1]/floor.Points[last][1])
+	r.add("linear", fmt.Sprintf("memory for each entry, from %s to %s / up to %s", count(sizes[2]), count(sizes[last]), count(sizes[2])), "", nil, slope(resident, 2, last)/slope(resident, 0, 2))
 	r.plot(plotData{
 		Name: "memory", Title: fmt.Sprintf("At rest, the operator needs %.0f MiB, and %.2g KiB for each entry", resident.Points[0][1], slope(resident, 0, last)),
 		X: axis{Label: "entries of 100 bytes"}, Y: axis{Label: "MiB"}, Series: []line{resident, anonymous, floor},
@@ -107,7 +107,7 @@ func hold(kubeconfig string) error {
 	if err != nil {
 		return err
 	}
-	ctx := context.Background() //nolint:usetesting // it is a process of its own
+	ctx := context.Background()
 	if _, err := c.GetInformer(ctx, &v1alpha1.CacheEntry{}, cache.BlockUntilSynced(false)); err != nil {
 		return err
 	}

@@ -118,18 +118,30 @@ func primitives() []primitive {
 	const k, name = "key", prefix + "key"
 	set := func(c *clients) { must(c.B, c.bare.Set(c.Context(), name, value, 0).Err()) }
 	return append([]primitive{
-		{"get", set, func(c *clients) error { _, err := c.pool.Get(c.Context(), k); return err },
-			func(ctx context.Context, c *clients) error { return c.bare.Get(ctx, name).Err() }},
-		{"put", nil, func(c *clients) error { return c.pool.Put(c.Context(), k, value, time.Hour) },
-			func(ctx context.Context, c *clients) error { return c.bare.Set(ctx, name, value, time.Hour).Err() }},
-		{"putForever", nil, func(c *clients) error { return c.pool.PutForever(c.Context(), k, value) },
-			func(ctx context.Context, c *clients) error { return c.bare.Set(ctx, name, value, 0).Err() }},
-		{"forget", nil, func(c *clients) error { return c.pool.Forget(c.Context(), k) },
-			func(ctx context.Context, c *clients) error { return c.bare.Unlink(ctx, name).Err() }},
-		{"has", set, func(c *clients) error { _, err := c.pool.Has(c.Context(), k); return err },
-			func(ctx context.Context, c *clients) error { return c.bare.Exists(ctx, name).Err() }},
-		{"increment", nil, func(c *clients) error { _, err := c.pool.Increment(c.Context(), "counter", 1); return err },
-			func(ctx context.Context, c *clients) error { return c.bare.IncrBy(ctx, prefix+"counter", 1).Err() }},
+		{
+			"get", set, func(c *clients) error { _, err := c.pool.Get(c.Context(), k); return err },
+			func(ctx context.Context, c *clients) error { return c.bare.Get(ctx, name).Err() },
+		},
+		{
+			"put", nil, func(c *clients) error { return c.pool.Put(c.Context(), k, value, time.Hour) },
+			func(ctx context.Context, c *clients) error { return c.bare.Set(ctx, name, value, time.Hour).Err() },
+		},
+		{
+			"putForever", nil, func(c *clients) error { return c.pool.PutForever(c.Context(), k, value) },
+			func(ctx context.Context, c *clients) error { return c.bare.Set(ctx, name, value, 0).Err() },
+		},
+		{
+			"forget", nil, func(c *clients) error { return c.pool.Forget(c.Context(), k) },
+			func(ctx context.Context, c *clients) error { return c.bare.Unlink(ctx, name).Err() },
+		},
+		{
+			"has", set, func(c *clients) error { _, err := c.pool.Has(c.Context(), k); return err },
+			func(ctx context.Context, c *clients) error { return c.bare.Exists(ctx, name).Err() },
+		},
+		{
+			"increment", nil, func(c *clients) error { _, err := c.pool.Increment(c.Context(), "counter", 1); return err },
+			func(ctx context.Context, c *clients) error { return c.bare.IncrBy(ctx, prefix+"counter", 1).Err() },
+		},
 		{"flush", fill, func(c *clients) error { _, err := c.pool.Flush(c.Context()); return err }, bareFlush},
 		{"stop", nil, func(c *clients) error {
 			pool := open(c.addr)
@@ -161,17 +173,21 @@ func primitivesForMany() []primitive {
 		return err
 	}
 	return []primitive{
-		{"observe100", nil, func(c *clients) error { return c.pool.Observe(c.Context(), looks)[0].Err },
+		{
+			"observe100", nil, func(c *clients) error { return c.pool.Observe(c.Context(), looks)[0].Err },
 			func(ctx context.Context, c *clients) error {
 				return each(ctx, c, func(p redis.Pipeliner, name string) {
 					p.GetRange(ctx, name, 0, int64(len(value)))
 					p.PTTL(ctx, name)
 				})
-			}},
-		{"putAll100", nil, func(c *clients) error { return c.pool.PutAll(c.Context(), writes)[0] },
+			},
+		},
+		{
+			"putAll100", nil, func(c *clients) error { return c.pool.PutAll(c.Context(), writes)[0] },
 			func(ctx context.Context, c *clients) error {
 				return each(ctx, c, func(p redis.Pipeliner, name string) { p.Set(ctx, name, value, time.Hour) })
-			}},
+			},
+		},
 	}
 }
 

@@ -47,7 +47,7 @@ func (k *kept) repairs() {
 		}
 	}
 	plot := plotData{
-		Name: "repair", Title: fmt.Sprintf("Of %d keys, one that is deleted is back after %.2g ms (median)", *entries, median(took[0])),
+		Name: "repair", Title: fmt.Sprintf("Of %s keys, one that is deleted is back after %.2g ms (median)", count(*entries), median(took[0])),
 		X: axis{Label: "milliseconds until it is back", Log: true}, Y: axis{Label: "% of the repairs"},
 	}
 	floor := took[len(ways)-1]

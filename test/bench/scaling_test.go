@@ -14,7 +14,7 @@ func BenchmarkScaling(b *testing.B) {
 	w := newFlushBench(b)
 	times := plotData{
 		Name: "scaling-time",
-		X:    axis{Label: "keys on the server", Log: true}, Y: axis{Label: "microseconds for each key on the server", Log: true},
+		X:    axis{Label: "keys on the server", Log: true}, Y: axis{Label: "µs for each key on the server", Log: true},
 		Series: []line{{Name: "engine", Dots: true}, {Name: object, Dots: true}, {Name: blocking, Dots: true, Dashed: true}},
 	}
 	memory := plotData{
@@ -47,21 +47,21 @@ func BenchmarkScaling(b *testing.B) {
 		memory.Series[0].Points = append(memory.Series[0].Points, [2]float64{float64(n), median(after)})
 		memory.Series[1].Points = append(memory.Series[1].Points, [2]float64{float64(n), median(before)})
 		each, most = append(each, ways[0].took), append(most, after)
-		r.add(fmt.Sprintf("keys-%d", n), fmt.Sprintf("%d keys: engine / KEYS + UNLINK", n), "", nil, ratios(ways[0].took, ways[2].took)...)
+		r.add(fmt.Sprintf("keys-%d", n), count(n)+" keys: engine / KEYS + UNLINK", "", nil, ratios(ways[0].took, ways[2].took)...)
 	}
 	last, tenth, first := len(sizes)-1, 3, 0
 	perKey := ratios(each[last], each[tenth])
 	for i := range perKey {
 		perKey[i] *= float64(sizes[tenth]) / float64(sizes[last])
 	}
-	r.add("time", fmt.Sprintf("time for each key: with %d keys / with %d", sizes[last], sizes[tenth]), "", new(1.25), perKey...)
-	r.add("memory", fmt.Sprintf("most memory of the operator: with %d keys / with %d", sizes[last], sizes[first]), "", new(1.1), ratios(most[last], most[first])...)
-	r.add("memory-mib", fmt.Sprintf("most memory of the operator, with %d keys", sizes[last]), "MiB", nil, most[last]...)
+	r.add("time", fmt.Sprintf("time for each key: with %s keys / with %s", count(sizes[last]), count(sizes[tenth])), "", new(1.25), perKey...)
+	r.add("memory", fmt.Sprintf("most memory of the operator: with %s keys / with %s", count(sizes[last]), count(sizes[first])), "", new(1.1), ratios(most[last], most[first])...)
+	r.add("memory-mib", "most memory of the operator, with "+count(sizes[last])+" keys", "MiB", nil, most[last]...)
 	ends := func(l line) (of, to float64) { return l.Points[first][1], l.Points[last][1] }
 	of, to := ends(times.Series[0])
-	times.Title = fmt.Sprintf("A key costs %.2g µs among %d, and %.2g µs among %d", of, sizes[first], to, sizes[last])
+	times.Title = fmt.Sprintf("A key costs %.2g µs among %s, and %.2g µs among %s", of, count(sizes[first]), to, count(sizes[last]))
 	of, to = ends(memory.Series[0])
-	memory.Title = fmt.Sprintf("The operator needs %.0f MiB to flush %d keys, and %.0f MiB to flush %d", of, sizes[first], to, sizes[last])
+	memory.Title = fmt.Sprintf("The operator needs %.0f MiB with %s keys, and %.0f MiB with %s", of, count(sizes[first]), to, count(sizes[last]))
 	r.plot(times)
 	r.plot(memory)
 	r.end()

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,8 +82,8 @@ var build = sync.OnceValues(func() (binary string, err error) {
 	return binary, nil
 })
 
-// parallel does n things, many at a time.
-func parallel(n, workers int, do func(i int) error) error {
+// parallel does n things, some at a time.
+func parallel(n int, do func(i int) error) error {
 	var next atomic.Int64
 	errs := make([]error, workers)
 	var working sync.WaitGroup
@@ -111,6 +112,15 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// count with commas, as people read it.
+func count(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
 
 func median[T cmp.Ordered](some []T) T { return quantile(some, 0.5) }
 

@@ -38,13 +38,13 @@ func BenchmarkWarmup(b *testing.B) {
 			floors, ours = append(floors, last[0].seconds(n-1)), append(ours, last[1].seconds(n-1))
 			ended = append(ended, last[1].writes)
 		}
-		r.add(fmt.Sprintf("floor-%d", n), fmt.Sprintf("%d entries, from the first creation until all are Ready: operator / floor", n), "", new(1.3), ratios(ours, floors)...)
-		r.add(fmt.Sprintf("operator-%d-s", n), fmt.Sprintf("%d entries: operator", n), "s", nil, ours...)
-		r.add(fmt.Sprintf("floor-%d-s", n), fmt.Sprintf("%d entries: floor", n), "s", nil, floors...)
-		r.add(fmt.Sprintf("writes-%d", n), fmt.Sprintf("%d entries: writes to the API server for each", n), "", nil, ended...)
+		r.add(fmt.Sprintf("floor-%d", n), count(n)+" entries, from the first creation until all are Ready: operator / floor", "", new(1.3), ratios(ours, floors)...)
+		r.add(fmt.Sprintf("operator-%d-s", n), count(n)+" entries: operator", "s", nil, ours...)
+		r.add(fmt.Sprintf("floor-%d-s", n), count(n)+" entries: floor", "s", nil, floors...)
+		r.add(fmt.Sprintf("writes-%d", n), count(n)+" entries: writes to the API server for each", "", nil, ended...)
 		if n == *entries {
 			r.plot(plotData{
-				Name: "warmup", Title: fmt.Sprintf("%d entries are Ready after %.3g s; the writes alone take %.3g s", n, last[1].seconds(n-1), last[0].seconds(n-1)),
+				Name: "warmup", Title: fmt.Sprintf("%s entries are Ready after %.3g s; the writes alone take %.3g s", count(n), last[1].seconds(n-1), last[0].seconds(n-1)),
 				X: axis{Label: "seconds since the first creation"}, Y: axis{Label: "entries that are Ready"},
 				Series: []line{{Name: "cachewright", Points: last[1].curve()}, {Name: "floor: the same writes, no operator", Dashed: true, Points: last[0].curve()}},
 			})
@@ -61,7 +61,7 @@ func warmUp(b *bench, n int) *sightings {
 	b.awaitPool()
 	seen, writes := b.watchReady(n), b.writes()
 	profiled := b.operator.profile(fmt.Sprintf("warmup-%d", n), max(3, n/500))
-	b.must(parallel(n, workers, func(i int) error { return b.client.Create(b.Context(), entry(i)) }))
+	b.must(parallel(n, func(i int) error { return b.client.Create(b.Context(), entry(i)) }))
 	seen.await()
 	seen.writes = float64(b.writes()-writes) / float64(n)
 	profiled()
@@ -77,9 +77,9 @@ func warmFloor(b *bench, n int) *sightings {
 	created, patched := make(chan *v1alpha1.CacheEntry, n), make(chan error, 1)
 	seen := b.watchReady(n)
 	go func() {
-		patched <- parallel(n, workers, func(int) error { return b.patch(<-created) })
+		patched <- parallel(n, func(int) error { return b.patch(<-created) })
 	}()
-	b.must(parallel(n, workers, func(i int) error {
+	b.must(parallel(n, func(i int) error {
 		e := entry(i)
 		err := b.client.Create(b.Context(), e)
 		created <- e
@@ -95,7 +95,7 @@ func (b *bench) practice() {
 	b.Helper()
 	const n = 100
 	warmFloor(b, n)
-	b.must(parallel(n, workers, func(i int) error {
+	b.must(parallel(n, func(i int) error {
 		e := entry(i)
 		none := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
 		return errors.Join(b.client.Patch(b.Context(), e, none), b.client.Delete(b.Context(), e))
