@@ -4,7 +4,7 @@
 package main
 
 import (
-	"errors"
+	"bytes"
 	"image/color"
 	"math"
 	"os"
@@ -90,12 +90,13 @@ func save(c *plot.Plot, on vg.CanvasWriterTo, file string) error {
 	c.Draw(vgdraw.Crop(area, 0, -wide, 0, 0))
 	legend.Draw(vgdraw.Crop(area, area.Max.X-area.Min.X-wide+margin, 0, 0, -vg.Points(30)))
 	c.Legend = legend
-	f, err := os.Create(file)
-	if err != nil {
+	var image bytes.Buffer
+	if _, err := on.WriteTo(&image); err != nil {
 		return err
 	}
-	_, err = on.WriteTo(f)
-	return errors.Join(err, f.Close())
+	// The font is one that few have; Arial has letters of the same size.
+	const family = "font-family:Liberation Sans"
+	return os.WriteFile(file, bytes.ReplaceAll(image.Bytes(), []byte(family+";"), []byte(family+",Arial,Helvetica,sans-serif;")), 0o644)
 }
 
 // add a line, with its name in the legend.
@@ -143,9 +144,12 @@ func scale(a *plot.Axis, as axis) {
 
 // round numbers between two values, five to ten of them.
 func round(least, most float64) (marks []plot.Tick) {
-	step := math.Pow(10, math.Floor(math.Log10(most-least)))
-	for (most-least)/step < 5 {
-		step /= 2
+	magnitude := math.Pow(10, math.Floor(math.Log10(most-least)))
+	step := magnitude
+	for _, part := range []float64{0.5, 0.2} {
+		if (most-least)/step < 5 {
+			step = part * magnitude
+		}
 	}
 	for v := math.Ceil(least/step) * step; v <= most; v += step {
 		marks = append(marks, plot.Tick{Value: v, Label: short(v)})
