@@ -28,7 +28,14 @@ type report struct {
 	Name    string         `json:"name"`
 	Machine map[string]any `json:"machine"`
 	Rows    []row          `json:"rows"`
+	Tables  []grid         `json:"tables"`
 	Plots   []plotData     `json:"plots"`
+}
+
+// grid is a table of what has no target.
+type grid struct {
+	Header []string   `json:"header"`
+	Lines  [][]string `json:"lines"`
 }
 
 // row of a table: the median of what was measured, and how far it was spread.
@@ -47,7 +54,15 @@ type row struct {
 func (r row) Missed() bool { return r.Target != nil && r.Median > *r.Target }
 
 // Name of what was measured, in a cell of a table.
-func (r row) Name() string { return strings.ReplaceAll(r.What, "|", `\|`) }
+func (r row) Name() string { return escape([]string{r.What})[0] }
+
+// escape cells of a table.
+func escape(cells []string) (escaped []string) {
+	for _, c := range cells {
+		escaped = append(escaped, strings.ReplaceAll(c, "|", `\|`))
+	}
+	return escaped
+}
 
 // Figure is the median.
 func (r row) Figure() string { return strings.TrimSpace(number(r.Median) + " " + r.Unit) }
@@ -168,7 +183,9 @@ func render(reports []report, folder, results string) (string, error) {
 		"rows": func(name string) []row {
 			return slices.DeleteFunc(slices.Clone(named[name].Rows), func(w row) bool { return w.Target != nil })
 		},
-		"plots": func(name string) []plotData { return named[name].Plots },
+		"tables": func(name string) []grid { return named[name].Tables },
+		"cells":  func(cells []string) string { return "| " + strings.Join(escape(cells), " | ") + " |" },
+		"plots":  func(name string) []plotData { return named[name].Plots },
 		"file": func(name string) (string, error) {
 			text, err := os.ReadFile(filepath.Join(results, name))
 			if errors.Is(err, os.ErrNotExist) {

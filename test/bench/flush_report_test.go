@@ -6,6 +6,7 @@ package bench_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 )
 
 // Names of the ways to flush.
@@ -27,7 +28,6 @@ func compare(r *report, ways []*way) {
 		{"glimr", engine, glimr, new(0.45)},
 		{"redis-cli", engine, redisCLI, new(0.25)},
 		{"keys", engine, blocking, new(1.6)},
-		{"flushdb", engine, flushDB, nil},
 		{"object", object, engine, new(1.15)},
 	} {
 		if of, to := find(ways, row.of), find(ways, row.to); of != nil && to != nil {
@@ -36,12 +36,15 @@ func compare(r *report, ways []*way) {
 	}
 	ours, theirs := find(ways, engine), find(ways, blocking)
 	r.add("wait", "longest wait of another client: engine / KEYS + UNLINK", "", new(1./25), ratios(ours.longest, theirs.longest)...)
+	table := grid{Header: []string{"in ms", "time", "least to most", "another client waits: p50", "p99", "longest"}}
 	for _, way := range ways {
-		r.add(way.name+"-ms", way.name, "ms", nil, way.took...)
-		r.add(way.name+"-p50", way.name+": another client's wait, p50", "ms", nil, way.p50...)
-		r.add(way.name+"-p99", way.name+": another client's wait, p99", "ms", nil, way.p99...)
-		r.add(way.name+"-longest", way.name+": another client's longest wait", "ms", nil, way.longest...)
+		text := func(f float64) string { return strconv.FormatFloat(f, 'f', 2, 64) }
+		table.Lines = append(table.Lines, []string{
+			way.name, text(median(way.took)), text(slices.Min(way.took)) + " to " + text(slices.Max(way.took)),
+			text(median(way.p50)), text(median(way.p99)), text(median(way.longest)),
+		})
 	}
+	r.tabulate(table)
 	r.plot(plotData{
 		Name: "flush-waits", Title: fmt.Sprintf("While keys are flushed, another client waits %.3g ms at most; with KEYS + UNLINK %.3g ms",
 			median(ours.longest), median(theirs.longest)),

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"text/tabwriter"
 )
@@ -20,7 +21,14 @@ type report struct {
 	Name    string     `json:"name"`
 	Machine machine    `json:"machine"`
 	Rows    []row      `json:"rows"`
+	Tables  []grid     `json:"tables"`
 	Plots   []plotData `json:"plots"`
+}
+
+// grid is a table of what has no target.
+type grid struct {
+	Header []string   `json:"header"`
+	Lines  [][]string `json:"lines"`
 }
 
 // row of the table: what was measured, once for each repeat.
@@ -84,6 +92,9 @@ func (r *report) add(id, what, unit string, target *float64, measured ...float64
 // plot lines, each of which has a name.
 func (r *report) plot(p plotData) { r.Plots = append(r.Plots, p) }
 
+// tabulate what has no target.
+func (r *report) tabulate(g grid) { r.Tables = append(r.Tables, g) }
+
 // end prints the rows, and keeps them, if that is wanted.
 func (r *report) end() {
 	r.b.Helper()
@@ -101,6 +112,13 @@ func (r *report) end() {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%.4g %s\t%.4g\t%.4g\t%s\n", w.What, target, w.Median, w.Unit, w.Least, w.Most, verdict)
 	}
 	_ = table.Flush()
+	for _, g := range r.Tables {
+		say("\n")
+		for _, cells := range append([][]string{g.Header}, g.Lines...) {
+			_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
+		}
+		_ = table.Flush()
+	}
 	say("\n")
 	if *output == "" {
 		return
