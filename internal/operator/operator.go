@@ -39,6 +39,8 @@ type Options struct {
 	MetricsAddress string
 	// ProbeAddress serves /healthz and /readyz; "0" serves none.
 	ProbeAddress string
+	// PprofAddress serves Go's profiles, to whoever can reach it; "0" serves none.
+	PprofAddress string
 	// Controllers has what no flag sets.
 	Controllers controllers.Options
 }
@@ -50,6 +52,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.Namespaces, "namespaces", nil, "work in these namespaces only, so that Roles there are enough; all when empty")
 	flags.StringVar(&o.MetricsAddress, "metrics-bind-address", "0", "address that serves metrics over HTTPS, such as :8443; 0 serves none")
 	flags.StringVar(&o.ProbeAddress, "health-probe-bind-address", ":8081", "address that serves /healthz and /readyz; 0 serves none")
+	flags.StringVar(&o.PprofAddress, "pprof-bind-address", "0", "address that serves Go's profiles, such as localhost:6060, to whoever can reach it; 0 serves none")
 }
 
 // NewScheme knows the kinds that the operator works with.
@@ -75,6 +78,7 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 		LeaderElectionNamespace:       o.LeaderElectionNamespace,
 		LeaderElectionReleaseOnCancel: true, // safe, since the process ends with the manager
 		HealthProbeBindAddress:        o.ProbeAddress,
+		PprofBindAddress:              o.PprofAddress,
 		Metrics: metricsserver.Options{
 			BindAddress:    o.MetricsAddress,
 			SecureServing:  true,

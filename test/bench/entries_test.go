@@ -4,9 +4,13 @@
 package bench_test
 
 import (
-	"flag"
+	"bufio"
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,170 +19,146 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/testing/controlplane"
 )
 
-var (
-	entries = flag.Int("entries", 10_000, "how many entries the operator keeps")
-	repairs = flag.Int("repairs", 300, "how many keys are deleted, changed and expired each, one after the other")
-)
+// auditPolicy has every request told, without its content, when it ends.
+const auditPolicy = `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "ResponseStarted"], "rules": [{"level": "Metadata"}]}`
 
-// BenchmarkEntries keeps entries of up to 1 KiB warm, and measures one thing after the other, since they take long to
-// create.
+// kept are entries that an operator keeps warm.
+type kept struct {
+	*bench
+	*report
+
+	// auditLog is where the API server notes all requests.
+	auditLog string
+}
+
+// BenchmarkEntries keeps entries warm, and measures one thing after the other.
 func BenchmarkEntries(b *testing.B) {
-	for b.Loop() {
-		w := newBench(b)
-		w.startOperator()
-		w.createEntries(*entries)
-		fresh := w.untouched()
-		w.repair("deleted", fresh, func(key string) error { return w.redis.Unlink(b.Context(), key).Err() })
-		w.repair("changed", fresh, func(key string) error { return w.redis.Set(b.Context(), key, "x", 0).Err() })
-		w.repair("expired", fresh, func(key string) error { return w.redis.PExpire(b.Context(), key, time.Millisecond).Err() })
-		w.flushAll()
-		w.restart()
-		w.idle()
-		w.stopOperator()
+	dir := b.TempDir()
+	policy, log := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "audit.log")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		b.Fatal(err)
 	}
+	k := &kept{
+		report: newReport(b, "entries"), auditLog: log,
+		bench: newBench(b, controlplane.WithFlag("audit-policy-file", policy), controlplane.WithFlag("audit-log-path", log)),
+	}
+	k.createPool(k.network.Addr)
+	k.stamp(0, *entries)
+	k.restarts()
+	k.repairs()
+	k.floods()
+	k.idle()
+	k.stopOperator()
+	k.end()
 }
 
-// untouched gives the keys one by one: the second repair of a key within a minute would be put off.
-func (w *bench) untouched() func() string {
-	next := 0
-	return func() string {
-		next++
-		return w.key(next)
-	}
-}
-
-// repair breaks keys, one after the other, and measures the time until each is back.
-func (w *bench) repair(how string, fresh func() string, harm func(key string) error) {
-	w.Helper()
-	took := make([]time.Duration, *repairs)
-	for i := range took {
-		key := fresh()
-		want := w.value(key)
+// floods measure how long all keys take to be back after FLUSHALL, against a bare pipelined SET of as many.
+func (k *kept) floods() {
+	k.Helper()
+	var ours, floors []float64
+	for range *repeats {
+		k.must(k.redis.FlushAll(k.Context()).Err())
+		profiled := k.operator.profile("flushall", 2)
 		began := time.Now()
-		w.must(harm(key))
-		for deadline := began.Add(patience); !w.is(key, want); {
+		for deadline := began.Add(patience); int(k.redis.DBSize(k.Context()).Val()) < *entries; {
 			if time.Now().After(deadline) {
-				w.Fatalf("%s, %s, is not back", key, how)
+				k.Fatal("the keys are not back")
 			}
 		}
-		took[i] = time.Since(began)
+		ours = append(ours, milliseconds(time.Since(began)))
+		profiled()
+		pause(k.Context(), time.Second) // the operator has had a look at all of them
+
+		began = time.Now()
+		k.pipelined(*entries, "floor:", func(p redis.Pipeliner, name string, _ int) { p.Set(k.Context(), name, value, time.Hour) })
+		floors = append(floors, milliseconds(time.Since(began)))
+		k.pipelined(*entries, "floor:", func(p redis.Pipeliner, name string, _ int) { p.Unlink(k.Context(), name) })
 	}
-	slices.Sort(took)
-	w.report(how+"-p50-ms", milliseconds(took[len(took)/2]))
-	w.report(how+"-p99-ms", milliseconds(took[len(took)*99/100]))
+	k.add("flushall", "FLUSHALL until all keys are back", "ms", new(1000.), ours...)
+	k.add("flushall-floor", "FLUSHALL until all keys are back / floor", "", nil, ratios(ours, floors)...)
 }
 
-// is says whether a key has its value and enough life left.
-func (w *bench) is(key, want string) bool {
-	w.Helper()
-	var value *redis.StringCmd
-	var left *redis.DurationCmd
-	_, _ = w.redis.Pipelined(w.Context(), func(p redis.Pipeliner) error {
-		value, left = p.Get(w.Context(), key), p.PTTL(w.Context(), key)
-		return nil
-	})
-	return value.Val() == want && left.Val() > time.Minute
-}
-
-// flushAll measures how long all keys take to be back, against a bare pipelined SET of them.
-func (w *bench) flushAll() {
-	w.Helper()
-	w.must(w.redis.FlushAll(w.Context()).Err())
-	began := time.Now()
-	for began := began; int(w.redis.DBSize(w.Context()).Val()) < *entries; {
-		if time.Since(began) > patience {
-			w.Fatal("the keys are not back")
+// restarts measure what an operator that starts anew under warm entries costs, against a client that lists the entries and
+// reads their keys.
+func (k *kept) restarts() {
+	k.Helper()
+	var ours, floors, trips, writes []float64
+	for i := range *repeats {
+		tripped, read, asked := k.network.Trips(), k.calls("getrange"), k.requests().writes
+		k.startOperator()
+		profiled := k.operator.profile("restart", 4)
+		k.awaitReads(read + *entries)
+		ours = append(ours, milliseconds(time.Since(k.operator.started)))
+		trips = append(trips, float64(k.network.Trips()-tripped))
+		profiled()
+		pause(k.Context(), 2*time.Second) // whatever else it might do
+		writes = append(writes, float64(k.requests().writes-asked))
+		if i < *repeats-1 {
+			k.stopOperator()
 		}
-	}
-	took := time.Since(began)
-
-	began = time.Now()
-	for batch := range slices.Chunk(w.keys(), 100) {
-		_, err := w.redis.Pipelined(w.Context(), func(p redis.Pipeliner) error {
-			for _, key := range batch {
-				p.Set(w.Context(), "floor:"+key, value(key), time.Hour)
-			}
-			return nil
+		began := time.Now()
+		k.must(k.client.List(k.Context(), &v1alpha1.CacheEntryList{}, client.InNamespace(namespace)))
+		k.pipelined(*entries, prefix, func(p redis.Pipeliner, name string, _ int) {
+			p.GetRange(k.Context(), name, 0, int64(len(value)))
+			p.PTTL(k.Context(), name)
 		})
-		w.must(err)
+		floors = append(floors, milliseconds(time.Since(began)))
 	}
-	floor := time.Since(began)
-	for batch := range slices.Chunk(w.keys(), 1000) {
-		for i := range batch {
-			batch[i] = "floor:" + batch[i]
-		}
-		w.must(w.redis.Unlink(w.Context(), batch...).Err())
-	}
-	w.report("flushall-ms", milliseconds(took))
-	w.report("flushall/floor", float64(took)/float64(floor))
+	k.add("restart", "restart: start of the process until all keys are verified", "ms", new(2000.), ours...)
+	k.add("restart-floor", "restart: start of the process until all keys are verified / floor", "", nil, ratios(ours, floors)...)
+	k.add("restart-writes", "restart: writes to the API server", "", new(0.), writes...)
+	k.add("restart-trips", "restart: round trips to Redis", "", new(100.), trips...)
 }
 
-// restart measures what an operator that starts anew under warm entries costs.
-func (w *bench) restart() {
-	w.Helper()
-	w.stopOperator()
-	writes, trips, reads := w.apiWrites(), w.network.Trips(), w.calls("getrange")
-	w.startOperator()
-	deadline := time.Now().Add(patience)
-	for w.calls("getrange")-reads < *entries {
-		if time.Now().After(deadline) {
-			w.Fatal("the keys are not verified")
-		}
-		pause(w.Context(), 10*time.Millisecond)
-	}
-	w.report("restart-ms", milliseconds(time.Since(w.started)))
-	w.report("restart-round-trips", float64(w.network.Trips()-trips))
-	pause(w.Context(), 2*time.Second) // whatever else it might do
-	w.report("restart-api-writes", float64(w.apiWrites()-writes))
+// calls of a command.
+func (b *bench) calls(command string) int {
+	b.Helper()
+	text := b.redis.InfoMap(b.Context(), "commandstats").Item("Commandstats", "cmdstat_"+command)
+	calls, _, _ := strings.Cut(strings.TrimPrefix(text, "calls="), ",")
+	n, _ := strconv.Atoi(calls)
+	return n
 }
 
-// idle measures what entries cost when nothing happens, over three resyncs.
-func (w *bench) idle() {
-	w.Helper()
-	writes, cpu, began := w.apiWrites(), w.cpu(), time.Now()
-	pause(w.Context(), 3*resyncPeriod+time.Second)
-	w.report("idle-api-writes", float64(w.apiWrites()-writes))
-	w.report("idle-cpu-%", 100*(w.cpu()-cpu)/time.Since(began).Seconds())
-	w.report("rss-MiB", w.memory("VmRSS"))
+// idle measures what entries cost when nothing happens, over some resyncs.
+func (k *kept) idle() {
+	k.Helper()
+	k.operator.heap("idle")
+	before, cpu, began := k.requests(), k.operator.cpu(), time.Now()
+	pause(k.Context(), 3**calm)
+	busy, after, minutes := k.operator.cpu()-cpu, k.requests(), time.Since(began).Minutes()
+	k.add("idle-cpu", fmt.Sprintf("idle, with a look at all keys every %s: CPU", resyncPeriod), "% of a core", new(1.), 100*busy/minutes/60)
+	k.add("idle-writes", "idle: writes to the API server", "a minute", new(0.), float64(after.writes-before.writes)/minutes)
+	k.add("idle-requests", "idle: requests to the API server", "a minute", nil, float64(after.all-before.all)/minutes)
 }
 
-// value that an entry's key must have: of every size up to 1 KiB.
-func value(key string) string { return strings.Repeat(key, 1024/len(key)*(len(key)%3+1)/3+1) }
+// requests of the operator.
+type requests struct{ all, writes int }
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// createEntries and wait until they are warm.
-func (w *bench) createEntries(n int) {
-	w.Helper()
-	began := time.Now()
-	w.parallel(n, func(i int) error {
-		return w.client.Create(w.Context(), w.entry(i))
-	})
-	var list v1alpha1.CacheEntryList
-	for ready := 0; ready < n; {
-		pause(w.Context(), 100*time.Millisecond)
-		w.must(w.client.List(w.Context(), &list, client.InNamespace(w.namespace)))
-		ready = 0
-		for i := range list.Items {
-			if isReady(list.Items[i].Status.Conditions) {
-				ready++
-			}
+// requests that the API server has noted so far.
+func (k *kept) requests() (seen requests) {
+	k.Helper()
+	file, err := os.Open(k.auditLog)
+	k.must(err)
+	defer func() { _ = file.Close() }()
+	for lines := bufio.NewReader(file); ; {
+		text, err := lines.ReadBytes('\n')
+		if err != nil { // the last line is still being written
+			return seen
 		}
-		if time.Since(began) > 20*patience {
-			w.Fatalf("%d of %d entries are ready", ready, n)
+		var e struct {
+			Verb      string `json:"verb"`
+			UserAgent string `json:"userAgent"`
+		}
+		k.must(json.Unmarshal(text, &e))
+		if !strings.HasPrefix(e.UserAgent, filepath.Base(k.operator.Path)+"/") {
+			continue
+		}
+		seen.all++
+		if !slices.Contains([]string{"get", "list", "watch"}, e.Verb) {
+			seen.writes++
 		}
 	}
-	w.report("warmup-per-second", float64(n)/time.Since(began).Seconds())
-}
-
-func (w *bench) key(i int) string { return fmt.Sprintf("glimr:cache:main:key-%d", i) }
-
-func (w *bench) keys() []string {
-	all := make([]string, *entries)
-	for i := range all {
-		all[i] = w.key(i)
-	}
-	return all
 }

@@ -21,24 +21,24 @@ type peaks struct{ before, after float64 }
 func (w *flushBench) startFlusher() {
 	w.Helper()
 	w.startOperator()
-	w.run(v1alpha1.CacheFlushSpec{Keys: []string{"nothing"}})
+	w.flushWith(v1alpha1.CacheFlushSpec{Keys: []string{"nothing"}})
 }
 
 // byObject is what users do: they create a CacheFlush, and watch it until it is complete.
 func (w *flushBench) byObject() (time.Duration, int64) {
 	w.Helper()
-	before := w.memory("VmHWM")
-	took, deleted := w.run(v1alpha1.CacheFlushSpec{All: new(true)})
-	w.memories = append(w.memories, peaks{before: before, after: w.memory("VmHWM")})
+	before := w.operator.memory("VmHWM")
+	took, deleted := w.flushWith(v1alpha1.CacheFlushSpec{All: new(true)})
+	w.memories = append(w.memories, peaks{before: before, after: w.operator.memory("VmHWM")})
 	return took, deleted
 }
 
-// run a flush, from its creation until the watch shows its end.
-func (w *flushBench) run(spec v1alpha1.CacheFlushSpec) (took time.Duration, deleted int64) {
+// flushWith a CacheFlush, from its creation until the watch shows its end.
+func (w *flushBench) flushWith(spec v1alpha1.CacheFlushSpec) (took time.Duration, deleted int64) {
 	w.Helper()
-	spec.PoolRef.Name = "main"
-	flush := &v1alpha1.CacheFlush{ObjectMeta: metav1.ObjectMeta{GenerateName: "flush-", Namespace: w.namespace}, Spec: spec}
-	events, err := w.client.Watch(w.Context(), &v1alpha1.CacheFlushList{}, client.InNamespace(w.namespace))
+	spec.PoolRef.Name = poolName
+	flush := &v1alpha1.CacheFlush{ObjectMeta: metav1.ObjectMeta{GenerateName: "flush-", Namespace: namespace}, Spec: spec}
+	events, err := w.client.Watch(w.Context(), &v1alpha1.CacheFlushList{}, client.InNamespace(namespace))
 	w.must(err)
 	defer events.Stop()
 	began := time.Now()
@@ -65,30 +65,4 @@ func (w *flushBench) run(spec v1alpha1.CacheFlushSpec) (took time.Duration, dele
 			}
 		}
 	}
-}
-
-// flatness compares the operator's memory under many keys with that under a tenth of them: it should depend on neither.
-func (w *flushBench) flatness() {
-	w.Helper()
-	row := func(memories []peaks) (before, after float64) {
-		befores, afters := make([]float64, len(memories)), make([]float64, len(memories))
-		for i, m := range memories {
-			befores[i], afters[i] = m.before, m.after
-		}
-		return median(befores), median(afters)
-	}
-	say("\nmost memory that the operator had, in MiB\n")
-	before, most := row(w.memories)
-	say("%9d keys: %.1f before, %.1f after\n", w.keys, before, most)
-
-	w.memories = nil
-	w.fill(w.keys / 10)
-	way := &way{name: object, flush: w.byObject, before: w.startFlusher, after: w.stopOperator}
-	for range *repeats {
-		w.measure(way)
-	}
-	before, least := row(w.memories)
-	say("%9d keys: %.1f before, %.1f after\n\n", w.keys, before, least)
-	w.report("rss-peak-MiB", most)
-	w.report("rss-peak/tenth", most/least)
 }

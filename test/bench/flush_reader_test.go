@@ -19,8 +19,21 @@ import (
 	"time"
 )
 
-// waits of a client for its answers.
-type waits struct{ p50, p99, longest time.Duration }
+// waits of a client for its answers, in milliseconds.
+type waits struct {
+	p50, p99, longest float64
+	// history is the longest wait in each slice of time, by the milliseconds since the flush began.
+	history [][2]float64
+}
+
+// slice of the history.
+const slice = 2 * time.Millisecond
+
+// wait for one answer.
+type wait struct {
+	began time.Time
+	took  time.Duration
+}
 
 // reader is another client of the server, one that reads all the time. It is a process of its own, this binary once
 // more, so that all ways to flush have the same neighbor: goroutines of one process would wait for each other.
@@ -52,12 +65,21 @@ func (w *flushBench) startReader() *reader {
 	return r
 }
 
-// stop reading.
-func (r *reader) stop() waits {
+// stop reading, and tell how it went since the flush began.
+func (r *reader) stop(flushed time.Time) (of waits) {
 	r.w.Helper()
 	r.w.must(r.stdin.Close())
-	var of waits
-	_, err := fmt.Fscan(r.stdout, &of.p50, &of.p99, &of.longest)
+	_, err := fmt.Fscanln(r.stdout, &of.p50, &of.p99, &of.longest)
+	for err == nil {
+		var at int64
+		var took float64
+		if _, err = fmt.Fscanln(r.stdout, &at, &took); err == nil {
+			of.history = append(of.history, [2]float64{milliseconds(time.Unix(0, at).Sub(flushed)), took})
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
 	r.w.must(errors.Join(err, r.process.Wait()))
 	return of
 }
@@ -80,24 +102,40 @@ func read(what string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	answers, took := bufio.NewReader(conn), make([]time.Duration, 0, 1<<20)
+	answers, took := bufio.NewReader(conn), make([]wait, 0, 1<<20)
 	for ctx.Err() == nil || len(took) < 2 {
 		began := time.Now()
 		if err := get(conn, answers, name(foreign, rand.IntN(keys))); err != nil {
 			return err
 		}
-		if took = append(took, time.Since(began)); len(took) == 1 {
+		if took = append(took, wait{began, time.Since(began)}); len(took) == 1 {
 			say("reading\n")
 		}
 		if pauses > 0 {
 			pause(ctx, pauses)
 		}
 	}
-	took = took[1:] // the first one was for practice
-	slices.Sort(took)
-	n := len(took)
-	say("%d %d %d\n", took[n/2], took[n*99/100], took[n-1])
+	tell(took[1:]) // the first one was for practice
 	return conn.Close()
+}
+
+// tell p50, p99 and the longest of some waits, and then their history.
+func tell(all []wait) {
+	took := make([]time.Duration, len(all))
+	for i, w := range all {
+		took[i] = w.took
+	}
+	say("%f %f %f\n", milliseconds(quantile(took, 0.5)), milliseconds(quantile(took, 0.99)), milliseconds(slices.Max(took)))
+	for len(all) > 0 {
+		worst, n := all[0], 0
+		for ; n < len(all) && all[n].began.Sub(all[0].began) < slice; n++ {
+			if all[n].took > worst.took {
+				worst = all[n]
+			}
+		}
+		say("%d %f\n", worst.began.UnixNano(), milliseconds(worst.took))
+		all = all[n:]
+	}
 }
 
 // get a key, there or not. It speaks the protocol itself: a client library would measure its own pool too.

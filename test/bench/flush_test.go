@@ -9,55 +9,48 @@ import (
 	"net"
 	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/cachewright/cachewright/internal/cache"
-	"github.com/cachewright/cachewright/internal/testing/redistest"
 )
 
 var (
-	keys    = flag.Int("keys", 1_000_000, "how many keys the server holds; half of them are flushed")
-	repeats = flag.Int("repeats", 5, "how often every way to flush is measured, in turn")
+	keys = flag.Int("keys", 1_000_000, "how many keys the server holds; half of them are flushed")
 	// pauses of the other client show what a flush costs when it has the server to itself.
 	pauses = flag.Duration("pauses", 0, "how long the other client waits between two reads")
 )
 
-// The two halves of the data set. Neither prefix has a character that a glob or a shell takes as special.
-const ours, foreign = "glimr:cache:main:", "glimr:cache:other:"
-
-// batch is how many keys a command names, or a pipeline carries, where nothing else is said.
-const batch = 1000
+// foreign is the prefix of the other half of the keys.
+const foreign = "glimr:cache:other:"
 
 // BenchmarkFlush deletes half of the keys of a server in several ways, one after the other and all again, while
 // another client reads the other half. Times are compared within a repeat only: machines have moods.
 func BenchmarkFlush(b *testing.B) {
-	for b.Loop() {
-		w := newFlushBench(b)
-		w.fill(*keys)
-		all := []*way{
-			{name: engine, flush: w.byEngine},
-			{name: glimr, flush: w.byGlimr},
-			{name: redisCLI, flush: w.byRedisCLI},
-			{name: blocking, flush: w.byKeys},
-			{name: object, flush: w.byObject, before: w.startFlusher, after: w.stopOperator},
-			{name: flushDB, flush: w.byFlushDB, deletesAll: true},
-		}
-		if _, err := exec.LookPath("redis-cli"); err != nil {
-			all = slices.DeleteFunc(all, func(way *way) bool { return way.name == redisCLI })
-			say("no redis-cli on PATH: that way to flush is skipped\n")
-		}
-		for range *repeats {
-			for _, way := range all {
-				w.measure(way)
-			}
-		}
-		w.compare(all)
-		w.flatness()
+	w := newFlushBench(b)
+	w.fill(*keys)
+	ways := []*way{
+		{name: engine, flush: w.byEngine},
+		{name: glimr, flush: w.byGlimr},
+		{name: redisCLI, flush: w.byRedisCLI},
+		{name: blocking, flush: w.byKeys},
+		{name: object, flush: w.byObject, before: w.startFlusher, after: w.stopOperator},
+		{name: flushDB, flush: w.byFlushDB, deletesAll: true},
 	}
+	if _, err := exec.LookPath("redis-cli"); err != nil {
+		ways = slices.DeleteFunc(ways, func(way *way) bool { return way.name == redisCLI })
+		say("no redis-cli on PATH: that way to flush is skipped\n")
+	}
+	for range *repeats {
+		for _, way := range ways {
+			w.measure(way)
+		}
+	}
+	r := newReport(b, "flush")
+	compare(r, ways)
+	r.end()
 }
 
 // way to flush.
@@ -70,8 +63,10 @@ type way struct {
 	// deletesAll keys, those that it should not too.
 	deletesAll bool
 
-	took  []time.Duration
-	waits []waits
+	// took milliseconds, and waits of another client meanwhile, for each repeat. history is how the last one went.
+	took              []float64
+	p50, p99, longest []float64
+	history           [][2]float64
 }
 
 // unknown is the number of deleted keys where nobody counts.
@@ -81,16 +76,14 @@ const unknown = -1
 type flushBench struct {
 	*bench
 
-	server *redistest.Server
-	keys   int
+	keys int
 	// memories of the operators that have run so far.
 	memories []peaks
 }
 
 func newFlushBench(b *testing.B) *flushBench {
 	b.Helper()
-	w := &flushBench{bench: connect(b), server: redistest.Start(b)}
-	w.redis = w.server.Client(b).WithTimeout(patience)
+	w := &flushBench{bench: newBench(b)}
 	w.createPool(w.server.Addr)
 	return w
 }
@@ -100,11 +93,10 @@ func (w *flushBench) fill(n int) {
 	w.Helper()
 	w.keys = n
 	w.must(w.redis.FlushAll(w.Context()).Err())
-	value := strings.Repeat("v", 100)
 	for from := 0; from < n/2; from += batch {
 		_, err := w.redis.Pipelined(w.Context(), func(p redis.Pipeliner) error {
 			for i := from; i < min(n/2, from+batch); i++ {
-				p.Set(w.Context(), name(ours, i), value, 0)
+				p.Set(w.Context(), name(prefix, i), value, 0)
 				p.Set(w.Context(), name(foreign, i), value, 0)
 			}
 			return nil
@@ -127,9 +119,12 @@ func (w *flushBench) measure(way *way) {
 		way.before()
 	}
 	reader := w.startReader()
+	began := time.Now()
 	took, deleted := way.flush()
-	way.waits = append(way.waits, reader.stop())
-	way.took = append(way.took, took)
+	of := reader.stop(began)
+	way.took = append(way.took, milliseconds(took))
+	way.p50, way.p99, way.longest = append(way.p50, of.p50), append(way.p99, of.p99), append(way.longest, of.longest)
+	way.history = of.history
 	w.verify(way, deleted)
 	if way.after != nil {
 		way.after()
@@ -167,7 +162,7 @@ func (w *flushBench) verify(way *way, deleted int64) {
 // byEngine is the scan of this repository, without the operator around it.
 func (w *flushBench) byEngine() (time.Duration, int64) {
 	w.Helper()
-	pool := cache.Open(cache.Options{Addresses: []string{w.server.Addr}, Prefix: ours, Timeout: patience})
+	pool := cache.Open(cache.Options{Addresses: []string{w.server.Addr}, Prefix: prefix, Timeout: patience})
 	defer func() { w.must(pool.Stop()) }()
 	_, err := pool.Check(w.Context()) // it connects, as the operator has long done
 	w.must(err)
@@ -188,7 +183,7 @@ func (w *flushBench) byGlimr() (time.Duration, int64) {
 	began := time.Now()
 	var deleted int64
 	for cursor, first := uint64(0), true; first || cursor != 0; first = false {
-		page, next, err := w.redis.Scan(w.Context(), cursor, ours+"*", 100).Result()
+		page, next, err := w.redis.Scan(w.Context(), cursor, prefix+"*", 100).Result()
 		w.must(err)
 		if cursor = next; len(page) == 0 {
 			continue
@@ -207,7 +202,7 @@ func (w *flushBench) byRedisCLI() (time.Duration, int64) {
 	w.must(err)
 	const line = `set -eo pipefail; redis-cli -p "$1" --scan --pattern "$2" | xargs -n 1000 redis-cli -p "$1" unlink >/dev/null`
 	began := time.Now()
-	out, err := exec.CommandContext(w.Context(), "bash", "-c", line, "bash", port, ours+"*").CombinedOutput()
+	out, err := exec.CommandContext(w.Context(), "bash", "-c", line, "bash", port, prefix+"*").CombinedOutput()
 	if err != nil {
 		w.Fatalf("%v: %s", err, out)
 	}
@@ -219,7 +214,7 @@ func (w *flushBench) byKeys() (time.Duration, int64) {
 	w.Helper()
 	w.must(w.redis.Ping(w.Context()).Err())
 	began := time.Now()
-	found, err := w.redis.Keys(w.Context(), ours+"*").Result()
+	found, err := w.redis.Keys(w.Context(), prefix+"*").Result()
 	w.must(err)
 	var deleted int64
 	for some := range slices.Chunk(found, batch) {

@@ -1,0 +1,76 @@
+// Copyright The cachewright Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bench_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+const entriesInEtcd = "/registry/cachewright.dev/cacheentries/" + namespace + "/"
+
+// stamp entries, from one number to another, as an operator has left them: warm, and with all that it writes. They are
+// copies of one that an operator has indeed kept, and go straight to etcd, since to create them one by one measures the API
+// server, for minutes.
+func (b *bench) stamp(from, to int) {
+	b.Helper()
+	if from == 0 {
+		b.keepOne()
+		from = 1
+	}
+	original := entry(0)
+	b.must(b.client.Get(b.Context(), client.ObjectKeyFromObject(original), original))
+	var found struct {
+		KVs []struct {
+			Value []byte `json:"value"`
+		} `json:"kvs"`
+	}
+	b.etcd("range", map[string]any{"key": []byte(entriesInEtcd + key(0))}, &found)
+	if len(found.KVs) != 1 {
+		b.Fatal("the entry is not in etcd")
+	}
+	const most = 100 // puts of a transaction
+	for ; from < to; from += most {
+		var puts []any
+		for i := from; i < min(to, from+most); i++ {
+			copied := strings.NewReplacer(key(0), key(i), string(original.UID), string(uuid.NewUUID())).Replace(string(found.KVs[0].Value))
+			puts = append(puts, map[string]any{"request_put": map[string]any{"key": []byte(entriesInEtcd + key(i)), "value": []byte(copied)}})
+		}
+		b.etcd("txn", map[string]any{"success": puts}, &struct{}{})
+	}
+	b.pipelined(to, prefix, func(p redis.Pipeliner, name string, _ int) { p.Set(b.Context(), name, value, time.Hour) })
+}
+
+// keepOne has an operator keep the first entry, and ends it.
+func (b *bench) keepOne() {
+	b.Helper()
+	b.startOperator()
+	b.awaitPool()
+	seen := b.watchReady(1)
+	b.must(b.client.Create(b.Context(), entry(0)))
+	seen.await()
+	pause(b.Context(), time.Second) // it has come to rest
+	b.stopOperator()
+}
+
+// etcd answers a request, in JSON.
+func (b *bench) etcd(path string, request, answer any) {
+	b.Helper()
+	body, err := json.Marshal(request)
+	b.must(err)
+	response, err := http.Post(b.etcdURL+"/v3/kv/"+path, "application/json", bytes.NewReader(body))
+	b.must(err)
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		b.Fatalf("etcd answers %s", response.Status)
+	}
+	b.must(json.NewDecoder(response.Body).Decode(answer))
+}
