@@ -48,6 +48,8 @@ type row struct {
 	Least  float64  `json:"least"`
 	Most   float64  `json:"most"`
 	Times  int      `json:"times"`
+	// delta is what benchstat says of the difference.
+	delta string
 }
 
 // Missed says whether it is more than it should be.
@@ -70,7 +72,7 @@ func (r row) Figure() string { return strings.TrimSpace(number(r.Median) + " " +
 // Spread of what was measured more than once.
 func (r row) Spread() string {
 	if r.Times < 2 {
-		return ""
+		return r.delta
 	}
 	return number(r.Least) + " to " + number(r.Most)
 }

@@ -37,9 +37,9 @@ func readPrimitives(file string) (report, error) {
 	}
 	unit, trips := "", 0.
 	for _, fields := range records {
-		const base, ours = 1, 3
+		const base, ours, delta, probability = 1, 3, 5, 6
 		switch {
-		case len(fields) <= ours, fields[0] == "geomean":
+		case len(fields) <= probability, fields[0] == "geomean":
 		case fields[0] == "":
 			unit = fields[base]
 		default:
@@ -61,7 +61,7 @@ func readPrimitives(file string) (report, error) {
 			}
 			r.Rows = append(r.Rows, row{
 				ID: "primitives/" + fields[0] + "-" + unit, What: fmt.Sprintf("%s, %s: cachewright / go-redis", fields[0], q.what),
-				Target: q.target, Median: right / left, Times: 1,
+				Target: q.target, Median: right / left, Times: 1, delta: fmt.Sprintf("%s (%s)", fields[delta], fields[probability]),
 			})
 		}
 	}

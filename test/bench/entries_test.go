@@ -32,6 +32,8 @@ type kept struct {
 
 	// auditLog is where the API server notes all requests.
 	auditLog string
+	// used is how much memory the server used a moment ago.
+	used int
 }
 
 // BenchmarkEntries keeps entries warm, and measures one thing after the other.

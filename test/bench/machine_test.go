@@ -24,13 +24,13 @@ type machine struct {
 	Redis   string `json:"redis"`
 	API     string `json:"api"`
 	Commit  string `json:"commit"`
-	Entries int    `json:"entries"`
-	Keys    int    `json:"keys"`
+	Entries string `json:"entries"`
+	Keys    string `json:"keys"`
 	Repeats int    `json:"repeats"`
 }
 
 func thisMachine() (machine, error) {
-	m := machine{Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Entries: *entries, Keys: *keys, Repeats: *repeats}
+	m := machine{Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Entries: count(*entries), Keys: count(*keys), Repeats: *repeats}
 	cpu, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return m, err

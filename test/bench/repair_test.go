@@ -104,23 +104,31 @@ func (k *kept) expireFirst(name string) {
 	k.Helper()
 	k.must(k.redis.PExpire(k.Context(), name, 50*time.Minute).Err())
 	pause(k.Context(), 20*time.Millisecond) // the operator has looked
+	k.measureMemory()
+}
+
+// measureMemory that the server uses.
+func (k *kept) measureMemory() {
+	k.Helper()
+	used, err := strconv.Atoi(k.redis.InfoMap(k.Context(), "memory").Item("Memory", "used_memory"))
+	k.must(err)
+	k.used = used
 }
 
 // evict the key that expires first: for the time of one command, the server has less memory than it uses.
 func (k *kept) evict(name string) {
 	k.Helper()
-	used, err := strconv.Atoi(k.redis.InfoMap(k.Context(), "memory").Item("Memory", "used_memory"))
-	k.must(err)
 	var there *redis.IntCmd
-	_, err = k.redis.Pipelined(k.Context(), func(p redis.Pipeliner) error {
-		p.ConfigSet(k.Context(), "maxmemory", strconv.Itoa(used-1))
+	_, err := k.redis.Pipelined(k.Context(), func(p redis.Pipeliner) error {
+		p.ConfigSet(k.Context(), "maxmemory", strconv.Itoa(k.used-1))
 		p.Ping(k.Context())
 		p.ConfigSet(k.Context(), "maxmemory", "0")
 		there = p.Exists(k.Context(), name)
 		return nil
 	})
 	k.must(err)
-	if there.Val() != 0 {
+	if there.Val() != 0 { // it uses less by now
+		k.measureMemory()
 		k.evict(name)
 	}
 }

@@ -57,10 +57,9 @@ func BenchmarkScaling(b *testing.B) {
 	r.add("time", fmt.Sprintf("time for each key: with %s keys / with %s", count(sizes[last]), count(sizes[tenth])), "", new(1.25), perKey...)
 	r.add("memory", fmt.Sprintf("most memory of the operator: with %s keys / with %s", count(sizes[last]), count(sizes[first])), "", new(1.1), ratios(most[last], most[first])...)
 	r.add("memory-mib", "most memory of the operator, with "+count(sizes[last])+" keys", "MiB", nil, most[last]...)
-	ends := func(l line) (of, to float64) { return l.Points[first][1], l.Points[last][1] }
-	of, to := ends(times.Series[0])
-	times.Title = fmt.Sprintf("A key costs %.2g µs among %s, and %.2g µs among %s", of, count(sizes[first]), to, count(sizes[last]))
-	of, to = ends(memory.Series[0])
+	of, to := times.Series[0].Points[tenth][1], times.Series[0].Points[last][1]
+	times.Title = fmt.Sprintf("A key costs %.2g µs among %s, and %.2g µs among %s", of, count(sizes[tenth]), to, count(sizes[last]))
+	of, to = memory.Series[0].Points[first][1], memory.Series[0].Points[last][1]
 	memory.Title = fmt.Sprintf("The operator needs %.0f MiB with %s keys, and %.0f MiB with %s", of, count(sizes[first]), to, count(sizes[last]))
 	r.plot(times)
 	r.plot(memory)
