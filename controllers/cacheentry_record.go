@@ -119,11 +119,11 @@ func recordOf(entry client.Object) []location {
 
 // setRecord and the finalizer in one patch, or remove both when nothing is on record. It writes only a change.
 func (r *cacheEntryReconciler) setRecord(ctx context.Context, entry *v1alpha1.CacheEntry, recorded []location) error {
-	before := entry.DeepCopy()
-	held, changed := len(recorded) > 0, !slices.Equal(recorded, recordOf(before))
-	if held == controllerutil.ContainsFinalizer(before, finalizer) && !changed {
+	held, changed := len(recorded) > 0, !slices.Equal(recorded, recordOf(entry))
+	if held == controllerutil.ContainsFinalizer(entry, finalizer) && !changed {
 		return nil
 	}
+	before := entry.DeepCopy()
 	text, err := json.Marshal(recorded)
 	if err != nil {
 		return err
