@@ -25,17 +25,20 @@ type operatorProcess struct {
 
 	bench   *bench
 	started time.Time
+	// log is the name of a file.
+	log string
 	// profiler is where it serves profiles, if it does.
 	profiler string
 }
 
-func (b *bench) startOperator() {
+func (b *bench) startOperator(args ...string) {
 	b.Helper()
 	binary, err := build()
 	b.must(err)
 	o := &operatorProcess{bench: b, Cmd: exec.Command(binary, "manager", "--kubeconfig", b.kubeconfig, "--health-probe-bind-address", "0", "--zap-log-level", "error")}
+	o.Args = append(o.Args, args...)
 	log := b.log()
-	o.Stderr = log
+	o.Stderr, o.log = log, log.Name()
 	if *profiles != "" {
 		o.profiler = b.freeAddress()
 		o.Args = append(o.Args, "--pprof-bind-address", o.profiler)
@@ -63,6 +66,22 @@ func (b *bench) stopOperator() {
 	b.Helper()
 	b.must(b.operator.Process.Signal(syscall.SIGTERM))
 	b.must(b.operator.Wait())
+}
+
+// synced waits until an operator that logs has entries in its cache, and gives the time.
+func (o *operatorProcess) synced() time.Time {
+	o.bench.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); pause(o.bench.Context(), time.Millisecond) {
+		text, err := os.ReadFile(o.log)
+		o.bench.must(err)
+		for line := range bytes.Lines(text) {
+			if bytes.Contains(line, []byte(`"Starting workers"`)) && bytes.Contains(line, []byte(`"cacheentry"`)) {
+				return time.Now()
+			}
+		}
+	}
+	o.bench.Fatal("the operator does not start")
+	return time.Time{}
 }
 
 // cpu seconds that the operator has used.
