@@ -11,8 +11,11 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cachewright/cachewright/api/v1alpha1"
 )
 
 const entriesInEtcd = "/registry/cachewright.dev/cacheentries/" + namespace + "/"
@@ -46,7 +49,22 @@ func (b *bench) stamp(from, to int) {
 		}
 		b.etcd("txn", map[string]any{"success": puts}, &struct{}{})
 	}
+	b.awaitCache(to)
 	b.pipelined(to, prefix, func(p redis.Pipeliner, name string, _ int) { p.Set(b.Context(), name, value, time.Hour) })
+}
+
+// awaitCache waits until the API server serves so many entries from its cache. What is put in one transaction has the same
+// version, and whoever began to watch in the midst of it would never see the rest.
+func (b *bench) awaitCache(n int) {
+	b.Helper()
+	seen := &metav1.PartialObjectMetadataList{}
+	seen.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("CacheEntryList"))
+	for deadline := time.Now().Add(patience); len(seen.Items) < n; pause(b.Context(), time.Second) {
+		if time.Now().After(deadline) {
+			b.Fatalf("the API server has %d entries of %d", len(seen.Items), n)
+		}
+		b.must(b.client.List(b.Context(), seen, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}}))
+	}
 }
 
 // keepOne has an operator keep the first entry, and ends it.
