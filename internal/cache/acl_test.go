@@ -282,6 +282,19 @@ func TestAClusterThatDoesNotKnowAskingServes(t *testing.T) {
 	ok(t, check(t, p)())
 }
 
+// A check that fails tells nothing of the server if the node that describes it does not: what was known of it is still the best guess.
+func TestRightsAreNotAllThatIsKnownOfAServer(t *testing.T) {
+	g, c := NewWithT(t), redistest.StartCluster(t, 2, false)
+	first, other := c.Masters[0], c.Masters[1]
+	if other.Addr < first.Addr {
+		first, other = other, first
+	}
+	ok(t, other.Client(t).ACLSetUser(t.Context(), "app", "on", ">"+marker, "+@all", "-incrby", "~*").Err())
+	got, err := open(t, other.Address(), as("app", marker), func(o *cache.Options) { o.Topology = cache.Cluster }).Check(t.Context())
+	g.Expect(err).To(MatchError("The server refuses the user name or password"), "the first has no such user")
+	g.Expect(got).To(BeZero(), first.Addr)
+}
+
 // While the slot of the prefix is on its way, a key that nobody has may be anywhere.
 func TestRightsAreTriedWhileASlotMoves(t *testing.T) {
 	c := redistest.StartCluster(t, 2, false)
