@@ -82,7 +82,7 @@ build: ## Build bin/cachewright, and link it as the kubectl plugin bin/kubectl-c
 test: controlplane ## Run every test; REQUIRE_REDIS=1 fails those that find no redis-server, RERUNS=n runs failed ones again
 	[[ $${REQUIRE_REDIS:-} ]] || command -v redis-server >/dev/null || \
 	  echo "no redis-server on PATH: the tests on real servers are skipped"
-	KUBEBUILDER_ASSETS=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname --rerun-fails=$(or $(RERUNS),0) --packages ./... -- -race -timeout 20m
+	KUBEBUILDER_ASSETS=$(CURDIR)/bin $(TOOL) gotestsum --format pkgname --rerun-fails=$(or $(RERUNS),0) --rerun-fails-abort-on-data-race --packages ./... -- -race -timeout 20m
 
 .PHONY: bench
 bench: bench-full ## Measure everything, in less than 20 minutes, and write docs/benchmarks.md; bench-quick: see that it runs

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -269,18 +270,20 @@ func (r *cacheEntryReconciler) tellLeft(ctx context.Context, entry *v1alpha1.Cac
 		if note != "" {
 			metrics.Left(l.pool())
 			ctrl.LoggerFrom(ctx).Info(note)
-			r.recorder.Eventf(r.witness(ctx, entry), nil, corev1.EventTypeWarning, v1alpha1.ReasonReleased, "Delete", "%s", note)
+			about, with := r.witness(ctx, entry)
+			r.recorder.Eventf(about, with, corev1.EventTypeWarning, v1alpha1.ReasonReleased, "Delete", "%s", note)
 		}
 	}
 }
 
 // witness is the object that an event of an entry is about: in a namespace that is terminating no event can be created,
-// and it is the namespace, if the operator may read it.
-func (r *cacheEntryReconciler) witness(ctx context.Context, entry *v1alpha1.CacheEntry) client.Object {
+// and it is the namespace, if the operator may read it. The event is then related to the entry: of events that only differ
+// in what they say, the API server gets one.
+func (r *cacheEntryReconciler) witness(ctx context.Context, entry *v1alpha1.CacheEntry) (about, with runtime.Object) {
 	if len(r.pools.namespaces) == 0 {
 		if n, err := r.pools.namespace(ctx, entry.Namespace); err == nil && n.DeletionTimestamp != nil {
-			return n
+			return n, entry
 		}
 	}
-	return entry
+	return entry, nil
 }

@@ -53,6 +53,7 @@ func (r *cacheFlushReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	if err := r.Get(ctx, req.NamespacedName, flush); err != nil {
 		r.runs.forget(req.NamespacedName)
 		r.turns.end(req.NamespacedName)
+		r.unseen.forget(req.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	over := finished(flush)

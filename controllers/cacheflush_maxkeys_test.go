@@ -134,7 +134,7 @@ func TestCountingSurvivesALostServer(t *testing.T) {
 	w.ready()
 	w.fill(mainPrefix, manyKeys)
 	proxy.Slow(slowAnswer)
-	f := w.flush("flush", all, noMore(manyKeys - 1))
+	f := w.flush("flush", all, noMore(manyKeys-1))
 	w.create(f)
 	reads(w, f, func(g Gomega, f *v1alpha1.CacheFlush) {
 		g.Expect(message(f)).To(HavePrefix("Keys are being counted first"))

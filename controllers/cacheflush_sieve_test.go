@@ -229,6 +229,21 @@ func TestAFinishedRunIsForgottenAndTold(t *testing.T) {
 	}
 }
 
+// One flush for each release, with a name of its own, must not cost memory for ever.
+func TestAFlushThatIsNoMoreIsForgotten(t *testing.T) {
+	b := newBench(t, benchFlush("flush"))
+	for range 3 {
+		b.once("flush")
+	}
+	if err := b.api.Delete(t.Context(), b.flush("flush")); err != nil {
+		t.Fatal(err)
+	}
+	b.once("flush")
+	if n := len(b.unseen.written); n != 0 {
+		t.Errorf("%d writes are remembered", n)
+	}
+}
+
 // The last ten are listed in one order, whichever they come in, each once.
 func TestTheLatestRunsAreInOneOrder(t *testing.T) {
 	var runs, reversed []v1alpha1.RecentFlush

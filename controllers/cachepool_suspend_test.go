@@ -99,20 +99,21 @@ func TestDeletingAnEntryOfASuspendedPoolLeavesItsKeyAndSaysSo(t *testing.T) {
 }
 
 // In a namespace that is terminating no event can be created.
-func TestTheNamespaceTellsWhatStaysWhenItIsDeleted(t *testing.T) {
+func TestTheNamespaceTellsOfEachKeyThatStaysWhenItIsDeleted(t *testing.T) {
 	w := newWorld(t)
 	p := w.ready()
-	e := w.entry("left")
-	w.create(e)
-	w.becomes(e, isWarm)
+	one, two := w.came(isWarm, "one"), w.came(isWarm, "two")
 	update(w, p, suspendPool)
-	w.becomes(e, isWarm+" "+poolSuspended)
+	w.becomes(one, isWarm+" "+poolSuspended)
+	w.becomes(two, isWarm+" "+poolSuspended)
 	n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}
 	w.delete(n)
 	w.reload(n)
-	w.delete(e)
-	w.vanishes(e)
-	w.tells(n, `Warning Released: Key "glimr:cache:main:left" stays in Redis, since CachePool "main" is suspended`)
+	for _, e := range []*v1alpha1.CacheEntry{one, two} {
+		w.delete(e)
+		w.vanishes(e)
+		w.tells(n, `Warning Released: Key "glimr:cache:main:`+e.Name+`" stays in Redis, since CachePool "main" is suspended`)
+	}
 }
 
 // How to uninstall without losing a key.

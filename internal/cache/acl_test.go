@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	miniserver "github.com/alicebob/miniredis/v2/server"
 	. "github.com/onsi/gomega"
 	"github.com/redis/go-redis/v9"
 
@@ -253,6 +254,45 @@ func TestCommandsThatNobodyHas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Not every server says in Redis's words that a user lacks a right. What is needed for everything is missed all the same.
+func TestADenialInOtherWordsIsOne(t *testing.T) {
+	server := redistest.Miniredis(t)
+	server.Server().SetPreHook(func(peer *miniserver.Peer, command string, _ ...string) bool {
+		if command == "SCAN" {
+			peer.WriteError("NOPERM app has no ACL permissions")
+		}
+		return command == "SCAN"
+	})
+	want := cache.Error{Class: cache.Denied, Reason: cache.ReasonPermissionDenied, Message: "The Redis user may not run SCAN"}
+	NewWithT(t).Expect(failure(t, check(t, open(t, server.Addr())))).To(Equal(want))
+}
+
+// Redis Software answers as a cluster, but never sends anybody to ask another node, and does not know how to be asked.
+func TestAClusterThatDoesNotKnowAskingServes(t *testing.T) {
+	server := redistest.Miniredis(t)
+	server.Server().SetPreHook(func(peer *miniserver.Peer, command string, _ ...string) bool {
+		if command == "ASKING" {
+			peer.WriteError("ERR unknown command 'asking'")
+		}
+		return command == "ASKING"
+	})
+	p := open(t, server.Addr(), func(o *cache.Options) { o.Topology = cache.Cluster })
+	ok(t, check(t, p)())
+}
+
+// A check that fails tells nothing of the server if the node that describes it does not: what was known of it is still the best guess.
+func TestRightsAreNotAllThatIsKnownOfAServer(t *testing.T) {
+	g, c := NewWithT(t), redistest.StartCluster(t, 2, false)
+	first, other := c.Masters[0], c.Masters[1]
+	if other.Addr < first.Addr {
+		first, other = other, first
+	}
+	ok(t, other.Client(t).ACLSetUser(t.Context(), "app", "on", ">"+marker, "+@all", "-incrby", "~*").Err())
+	got, err := open(t, other.Address(), as("app", marker), func(o *cache.Options) { o.Topology = cache.Cluster }).Check(t.Context())
+	g.Expect(err).To(MatchError("The server refuses the user name or password"), "the first has no such user")
+	g.Expect(got).To(BeZero(), first.Addr)
 }
 
 // While the slot of the prefix is on its way, a key that nobody has may be anywhere.

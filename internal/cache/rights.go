@@ -102,7 +102,8 @@ func (p *Pool) judge(tries []try, answers []*redis.Cmd, l *lacks) error {
 	for i, t := range tries {
 		switch e, _ := errors.AsType[*Error](wrap(strings.ToUpper(fmt.Sprint(t.args[0])), answers[i].Err())); {
 		case e == nil, e.Reason == ReasonNotFound, p.topology == Cluster && redirected(e.cause):
-		case e.Class == Denied:
+		case e.Class == Failed && t.args[0] == "asking": // who does not know it sends nobody to ask another node
+		case e.Class == Denied && refused.MatchString(e.cause.Error()):
 			l.add(t, e.cause.Error())
 		case failed == nil:
 			failed = e

@@ -61,7 +61,10 @@ func (p *Pool) Check(ctx context.Context) (Server, error) {
 			failed = err
 		}
 	}
-	if server.Lacks = missing.String(); missing.denied() != nil {
+	if failed == nil {
+		server.Lacks = missing.String()
+	}
+	if missing.denied() != nil {
 		p.observer.Failed(Denied.String(), ReasonPermissionDenied) // once, however many rights it is
 	}
 	return server, failed

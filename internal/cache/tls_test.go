@@ -64,6 +64,7 @@ var secured = map[string]func(*testing.T, *redistest.Authority) (servers []*redi
 }
 
 func TestEverythingWorksOverTLSForAnACLUser(t *testing.T) {
+	t.Parallel()
 	for name, start := range secured {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
