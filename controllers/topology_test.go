@@ -163,3 +163,45 @@ func TestAServerIsReplacedUnderRenewalsAndAFlush(t *testing.T) {
 		})
 	}
 }
+
+// The sentinels have a user of their own, whose password is rotated as the server's is.
+func TestRotatingTheSentinelsPassword(t *testing.T) {
+	t.Parallel()
+	for name, secretFirst := range map[string]bool{"Secret first": true, "sentinels first": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			set := redistest.StartSentinels(t, "down-after-milliseconds 60000")
+			onSentinels := func(password string) {
+				for _, s := range set.Sentinels {
+					s.User(t, "wright", password)
+				}
+			}
+			onSentinels("0ld")
+			w := worldAt(t, set.Master().Addr)
+			secret := w.secret("sentinel-auth", map[string]string{"username": "wright", "password": "0ld"})
+			p := w.ready(at(set.Address()), unwatched, func(p *v1alpha1.CachePool) {
+				p.Spec.Sentinel.CredentialsSecretRef = &v1alpha1.CredentialsSecretReference{Name: secret.Name}
+			})
+			broken := failures[*v1alpha1.CachePool](w, &v1alpha1.CachePoolList{})
+			if secretFirst {
+				setPassword(w, secret, "n3w")
+				w.says(p, previously("The sentinels refuse the user name or password, or ask for one"))
+				onSentinels("n3w")
+			} else {
+				onSentinels("n3w")
+				setPassword(w, secret, "n3w")
+			}
+			w.says(p, "Connected")
+			w.Expect(broken()).To(BeEmpty())
+			e := w.entry("flags")
+			w.create(e)
+			w.becomes(e, isWarm)
+			w.run("flush", prefixed("other")) // which asks the sentinels before and after
+			set.FailOver()
+			w.look(p)
+			w.Eventually(func() (string, error) { return set.Master().Client(t).Get(t.Context(), mainPrefix+"flags").Result() }).Should(Equal("value of flags"))
+			w.becomes(p, connected)
+			w.discreet(p, "0ld", "n3w", "wright")
+		})
+	}
+}

@@ -53,7 +53,12 @@ type Server struct {
 // REQUIRE_REDIS=1.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, binary: find(tb), args: args, dir: tb.TempDir()}
+	return start(tb, find(tb), args...)
+}
+
+func start(tb testing.TB, binary string, args ...string) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, binary: binary, args: args, dir: tb.TempDir()}
 	s.begin(tb)
 	return s
 }

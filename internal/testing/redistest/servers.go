@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -15,14 +16,24 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Servers give miniredis, a real server, one behind sentinels, and a cluster, by name, and tell the address. A contract
-// runs on each; what miniredis cannot do, it asks of real servers only. The address is host:port, or a URL: see Options.
-// A Sentinel set and a cluster take seconds to start, and so are shared, one test after the other, until StopShared.
-var Servers = map[string]func(tb testing.TB) (addr string, isReal bool){
-	"miniredis":    func(tb testing.TB) (string, bool) { tb.Helper(); return Miniredis(tb).Addr(), false },
-	"redis-server": func(tb testing.TB) (string, bool) { tb.Helper(); return Start(tb).Addr, true },
-	"sentinel":     func(tb testing.TB) (string, bool) { tb.Helper(); return sets.lend(tb), true },
-	"cluster":      func(tb testing.TB) (string, bool) { tb.Helper(); return clusters.lend(tb), true },
+// Servers give miniredis, a real server, one behind sentinels, and a cluster, by name, and tell the address; a Valkey
+// server too, where there is one on PATH. A contract runs on each; what miniredis cannot do, it asks of real servers only.
+// The address is host:port, or a URL: see Options. A Sentinel set and a cluster take seconds to start, and so are shared,
+// one test after the other, until StopShared.
+var Servers = servers()
+
+func servers() map[string]func(tb testing.TB) (addr string, isReal bool) {
+	all := map[string]func(tb testing.TB) (string, bool){
+		"miniredis":    func(tb testing.TB) (string, bool) { tb.Helper(); return Miniredis(tb).Addr(), false },
+		"redis-server": func(tb testing.TB) (string, bool) { tb.Helper(); return Start(tb).Addr, true },
+		"sentinel":     func(tb testing.TB) (string, bool) { tb.Helper(); return sets.lend(tb), true },
+		"cluster":      func(tb testing.TB) (string, bool) { tb.Helper(); return clusters.lend(tb), true },
+	}
+	const valkey = "valkey-server"
+	if binary, err := exec.LookPath(valkey); err == nil {
+		all[valkey] = func(tb testing.TB) (string, bool) { tb.Helper(); return start(tb, binary).Addr, true }
+	}
+	return all
 }
 
 // Options to reach what is at an address: host:port of a server, sentinel://host:port,…/master or cluster://host:port,….
