@@ -77,13 +77,13 @@ func TestEverythingWorksOverTLSForAnACLUser(t *testing.T) {
 			p := open(t, addr, by(t, ca, showing(t, ca.Sign(t))), as("app", marker), over(w))
 			contract(t, p)
 			changesAreTold(t, p)
+			w.mu.Lock()
 			for _, c := range w.conns {
-				c.wire.mu.Lock()
 				if sent := c.sent.String(); !strings.HasPrefix(sent, "\x16\x03") || strings.Contains(sent, marker) {
 					t.Error("something was sent in plain text")
 				}
-				c.wire.mu.Unlock()
 			}
+			w.mu.Unlock()
 			ok(t, p.Stop())
 			if n := w.open(); n != 0 {
 				t.Errorf("%d connections are open", n)

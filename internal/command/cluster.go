@@ -9,7 +9,7 @@ import (
 )
 
 // cluster is which API server to speak to, and as whom: what kubeconfig and flags say, as for kubectl, or the pod that
-// this runs in. The flags are client-go's, since kubectl's own bring kustomize with them: 35 MiB, and a linker that may
+// this runs in. The flags are client-go's, since kubectl's own bring kustomize with them: 30 MB, and a linker that may
 // leave nothing out.
 type cluster struct {
 	kubeconfig string
