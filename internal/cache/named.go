@@ -5,6 +5,7 @@ package cache
 
 import (
 	"context"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -73,9 +74,14 @@ func (p *Pool) unlink(ctx context.Context, pipe redis.Pipeliner, names []string)
 		most = 1 // keys of one command must lie in one slot
 	}
 	var commands []*redis.IntCmd
-	for len(names) > 0 {
-		n := min(len(names), most)
-		commands, names = append(commands, pipe.Unlink(ctx, names[:n]...)), names[n:]
+	for some := range slices.Chunk(names, most) {
+		args := append(make([]any, 0, 1+len(some)), "unlink")
+		for i := range some {
+			args = append(args, &some[i]) // a string would be copied to the heap, one for each of millions of keys
+		}
+		command := redis.NewIntCmd(ctx, args...)
+		_ = pipe.Process(ctx, command) // queued; the error is the command's
+		commands = append(commands, command)
 	}
 	return commands
 }

@@ -298,9 +298,10 @@ func (s *Scan) gone(ctx context.Context, names []string, unlinks []*redis.IntCmd
 	return failed
 }
 
-// take sorts the keys of a page into those that go and those that stay.
+// take sorts the keys of a page into those that go and those that stay. The page is sorted in place: of
+// millions of keys, a copy is much garbage.
 func (s *Scan) take(keys []string) {
-	s.kept = 0
+	s.kept, s.pending = 0, keys[:0]
 	for _, name := range keys {
 		switch {
 		case !strings.HasPrefix(name, s.fence):
