@@ -266,7 +266,7 @@ type ServerStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Version string `json:"version,omitempty"`
 
-	// topology of the server: Standalone.
+	// topology of the server: Standalone, Sentinel or Cluster.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
