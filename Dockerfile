@@ -13,6 +13,7 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/cachewright ./cmd
 
 FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.source=https://github.com/cachewright/cachewright org.opencontainers.image.licenses=Apache-2.0
 COPY --from=build /out/cachewright /cachewright
 # By number, so that runAsNonRoot can check it.
 USER 65532:65532

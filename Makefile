@@ -61,7 +61,7 @@ verify: generate manifests ## Check that generated files, go.mod files and kusto
 	for module in $(MODULES); do \
 	  go -C $$module mod tidy -diff || { echo "$$module/go.mod is not tidy: run 'go mod tidy' there"; exit 1; }; \
 	done
-	for overlay in default namespaced argocd admission-policy samples/gitops; do $(TOOL) kustomize build config/$$overlay >/dev/null; done
+	for overlay in default namespaced network-policy prometheus argocd admission-policy samples/gitops; do $(TOOL) kustomize build config/$$overlay >/dev/null; done
 
 .PHONY: vulncheck
 vulncheck: ## Check the code against Go's vulnerability database (needs the network)

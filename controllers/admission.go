@@ -139,6 +139,6 @@ func lacksPool(err error) bool {
 // guests maps a Namespace to its objects that name pools of others.
 func guests(mgr ctrl.Manager, kind client.ObjectList) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return find(ctx, mgr, kind, o.GetName(), guestIndex, isGuest)
+		return find(ctx, mgr, kind, client.InNamespace(o.GetName()), client.MatchingFields{guestIndex: isGuest})
 	})
 }

@@ -219,7 +219,7 @@ func (r *cachePoolReconciler) inUse(ctx context.Context, pool *v1alpha1.CachePoo
 		return true, nil
 	}
 	var flushes v1alpha1.CacheFlushList
-	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: name.String()}); err != nil {
+	if err := r.List(ctx, &flushes, client.InNamespace(pool.Namespace), client.MatchingFields{poolIndex: name.String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return false, err
 	}
 	return slices.ContainsFunc(flushes.Items, func(f v1alpha1.CacheFlush) bool { return running(&f) && f.DeletionTimestamp.IsZero() }), nil

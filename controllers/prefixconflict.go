@@ -180,15 +180,6 @@ func (s *system) rivals(ctx context.Context, o client.Object) []reconcile.Reques
 // residents maps a Namespace to its pools: those of others may admit it now, or no more.
 func residents(mgr ctrl.Manager) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		var list v1alpha1.CachePoolList
-		if err := mgr.GetClient().List(ctx, &list, client.InNamespace(o.GetName()), client.UnsafeDisableDeepCopy); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Pools could not be listed")
-			return nil
-		}
-		var found []reconcile.Request
-		for i := range list.Items {
-			found = append(found, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
-		return found
+		return find(ctx, mgr, &v1alpha1.CachePoolList{}, client.InNamespace(o.GetName()))
 	})
 }

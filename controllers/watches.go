@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -20,14 +21,14 @@ import (
 	"github.com/cachewright/cachewright/api/v1alpha1"
 )
 
-// find the objects of a list's kind, in a namespace or in all (""), that an index has under a value.
-func find(ctx context.Context, mgr ctrl.Manager, kind client.ObjectList, namespace, index, value string) []reconcile.Request {
+// find the objects of a list's kind.
+func find(ctx context.Context, mgr ctrl.Manager, kind client.ObjectList, which ...client.ListOption) []reconcile.Request {
 	list, ok := kind.DeepCopyObject().(client.ObjectList)
 	if !ok {
 		return nil
 	}
-	if err := mgr.GetClient().List(ctx, list, client.InNamespace(namespace), client.MatchingFields{index: value}, client.UnsafeDisableDeepCopy); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Objects that depend on another could not be listed", "index", index, "value", value)
+	if err := mgr.GetClient().List(ctx, list, append(which, client.UnsafeDisableDeepCopy)...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Objects that depend on another could not be listed", "kind", fmt.Sprintf("%T", kind))
 		return nil
 	}
 	var found []reconcile.Request
@@ -43,21 +44,21 @@ func find(ctx context.Context, mgr ctrl.Manager, kind client.ObjectList, namespa
 // requests maps an object to those of its namespace that name it.
 func requests(mgr ctrl.Manager, kind client.ObjectList, index string) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
-		return find(ctx, mgr, kind, o.GetNamespace(), index, o.GetName())
+		return find(ctx, mgr, kind, client.InNamespace(o.GetNamespace()), client.MatchingFields{index: o.GetName()})
 	})
 }
 
 // dependents maps the name of a pool to those who work in it.
 func dependents(mgr ctrl.Manager, kind client.ObjectList) handler.TypedEventHandler[types.NamespacedName, reconcile.Request] {
 	return handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, pool types.NamespacedName) []reconcile.Request {
-		return find(ctx, mgr, kind, "", poolIndex, pool.String())
+		return find(ctx, mgr, kind, client.MatchingFields{poolIndex: pool.String()})
 	})
 }
 
 // users maps a pool to those who work in it.
 func users(mgr ctrl.Manager, kind client.ObjectList) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, pool client.Object) []reconcile.Request {
-		return find(ctx, mgr, kind, "", poolIndex, client.ObjectKeyFromObject(pool).String())
+		return find(ctx, mgr, kind, client.MatchingFields{poolIndex: client.ObjectKeyFromObject(pool).String()})
 	})
 }
 

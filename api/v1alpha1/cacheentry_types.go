@@ -4,7 +4,6 @@
 package v1alpha1
 
 import (
-	"cmp"
 	"encoding/json"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,31 +38,6 @@ const (
 	// PolicyObserve : the key is never written; Ready says whether it holds the declared value.
 	PolicyObserve EntryPolicy = "Observe"
 )
-
-// PoolReference names a CachePool.
-//
-// +kubebuilder:validation:MinProperties=1
-type PoolReference struct {
-	// name of the CachePool.
-	// +optional
-	// +kubebuilder:default=default
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name,omitempty"`
-
-	// namespace of the CachePool, if that is another one and admits this one. Keys then stand behind
-	// "<keyPrefix><this namespace>:".
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	Namespace string `json:"namespace,omitempty"`
-}
-
-// named gives the pool that a reference means in a namespace.
-func named(r PoolReference, namespace string) types.NamespacedName {
-	return types.NamespacedName{Namespace: cmp.Or(r.Namespace, namespace), Name: r.Name}
-}
 
 // The rules of the two large fields stand at the spec, because a refused rule of a field repeats the field's value. And
 // binary is plain text to the API server, whose CEL reads format byte in base64's URL alphabet, without + and /.
@@ -177,21 +151,6 @@ type ValueSource struct {
 	// secretKeyRef takes a key of a Secret.
 	// +optional
 	SecretKeyRef *KeyReference `json:"secretKeyRef,omitempty"`
-}
-
-// KeyReference names an object of the same namespace and one of its keys.
-type KeyReference struct {
-	// name of the ConfigMap or Secret.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name,omitempty"`
-
-	// key in its data.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Key string `json:"key,omitempty"`
 }
 
 // CacheEntryStatus is what the operator found and did.

@@ -227,7 +227,7 @@ type FlushCheckpoint struct {
 	// +kubebuilder:validation:MaxLength=260
 	Node string `json:"node,omitempty"`
 
-	// serverID identifies the server process (run_id in INFO).
+	// serverID identifies the server process, the database in it, and in a cluster the slots that it serves.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128

@@ -71,12 +71,3 @@ const (
 	// CAInConfigMap : the certificates are in a ConfigMap.
 	CAInConfigMap CAReferenceKind = "ConfigMap"
 )
-
-// SecretReference names a Secret of the same namespace.
-type SecretReference struct {
-	// name of the Secret.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name,omitempty"`
-}

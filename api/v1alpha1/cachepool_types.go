@@ -99,29 +99,6 @@ type CachePoolSpec struct {
 	Suspend bool `json:"suspend,omitempty"`
 }
 
-// CredentialsSecretReference names a Secret of the same namespace and its keys.
-type CredentialsSecretReference struct {
-	// name of the Secret.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	Name string `json:"name,omitempty"`
-
-	// usernameKey is the Secret's key that holds the user. A Secret without it means the default user.
-	// +optional
-	// +kubebuilder:default=username
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	UsernameKey string `json:"usernameKey,omitempty"`
-
-	// passwordKey is the Secret's key that holds the password.
-	// +optional
-	// +kubebuilder:default=password
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	PasswordKey string `json:"passwordKey,omitempty"`
-}
-
 // FlushLimits protect the server and the keys of a pool from its flushes.
 //
 // +kubebuilder:validation:MinProperties=1
@@ -266,7 +243,7 @@ type ServerStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Version string `json:"version,omitempty"`
 
-	// topology of the server: Standalone.
+	// topology of the server: Standalone, Sentinel or Cluster.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64

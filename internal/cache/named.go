@@ -38,29 +38,22 @@ func (p *Pool) ForgetNamed(ctx context.Context, keys []string, o ScanOptions, st
 
 // existing gives the full names of those keys that are there, each once.
 func (p *Pool) existing(ctx context.Context, keys []string) ([]string, error) {
-	ctx, cancel := p.deadline(ctx)
-	defer cancel()
-	asked := make(map[string]*redis.IntCmd, len(keys))
-	_, _ = p.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, key := range keys {
-			if asked[key] == nil {
-				asked[key] = pipe.Exists(ctx, p.prefix+key)
-			}
-		}
-		return nil
+	known := map[string]bool{}
+	keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
+		again := known[key]
+		known[key] = true
+		return again
+	})
+	asked := pipelines(ctx, p, keys, func(key string) int { return len(p.prefix) + len(key) }, func(ctx context.Context, key string) *redis.IntCmd {
+		return redis.NewIntCmd(ctx, "exists", p.prefix+key)
 	})
 	var names []string
-	for _, key := range keys {
-		exists := asked[key]
-		if exists == nil {
-			continue
-		}
-		delete(asked, key)
+	for i, exists := range asked {
 		if err := wrap("EXISTS", exists.Err()); err != nil {
 			return nil, err
 		}
 		if exists.Val() > 0 {
-			names = append(names, p.prefix+key)
+			names = append(names, p.prefix+keys[i])
 		}
 	}
 	return names, nil

@@ -75,6 +75,7 @@ func TestEachRoundTripIsToldByItsFirstCommand(t *testing.T) {
 	for i := range many {
 		many[i] = cache.Write{Key: marker, Value: marker}
 	}
+	_, _, names := numbered(1200)
 	for _, step := range []struct {
 		do   func(context.Context, *cache.Pool) error
 		want map[string]int
@@ -86,6 +87,10 @@ func TestEachRoundTripIsToldByItsFirstCommand(t *testing.T) {
 		{func(ctx context.Context, p *cache.Pool) error { return p.PutAll(ctx, many)[0] }, map[string]int{"set": 1}},
 		{operations["forget all"], map[string]int{"unlink": 1}},
 		{operations["increment all"], map[string]int{"eval": 1}},
+		{func(ctx context.Context, p *cache.Pool) error {
+			_, err := p.ForgetNamed(ctx, names, cache.ScanOptions{}, never)
+			return err
+		}, map[string]int{"exists": 3}}, // each of a size that holds up nobody
 		{operations["flush"], map[string]int{"info": 3, "scan": 1, "unlink": 1}},
 	} {
 		if err := step.do(t.Context(), p); !cache.Is(err, cache.ReasonNotFound) {

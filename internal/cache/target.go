@@ -30,7 +30,7 @@ func (t Target) Under(fence string) Target {
 func (t Target) pattern(prefix string) string { return escape(prefix+t.literal) + t.glob }
 
 // globEscaper escapes exactly what Redis's stringmatchlen takes as special outside of brackets. More would be
-// harmless for the match, but switches off the optimisation for patterns of one hash slot.
+// harmless for the match, but switches off the optimization for patterns of one hash slot.
 var globEscaper = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`)
 
 func escape(literal string) string { return globEscaper.Replace(literal) }

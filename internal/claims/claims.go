@@ -6,6 +6,7 @@
 package claims
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync"
@@ -29,13 +30,7 @@ type Claim struct {
 
 // older orders claims: creation time, then namespace/name, then UID.
 func older(a, b Claim) int {
-	if c := a.Created.Compare(b.Created); c != 0 {
-		return c
-	}
-	if c := strings.Compare(a.Entry.String(), b.Entry.String()); c != 0 {
-		return c
-	}
-	return strings.Compare(string(a.UID), string(b.UID))
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Entry.String(), b.Entry.String()), strings.Compare(string(a.UID), string(b.UID)))
 }
 
 // Index of all claims.

@@ -6,6 +6,7 @@ package operator
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 
 	"github.com/spf13/pflag"
@@ -83,6 +84,7 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 			BindAddress:    o.MetricsAddress,
 			SecureServing:  true,
 			FilterProvider: filters.WithAuthenticationAndAuthorization,
+			TLSOpts:        []func(*tls.Config){withoutHTTP2},
 		},
 	})
 	if err != nil {
@@ -100,6 +102,10 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	}
 	return mgr.Start(ctx)
 }
+
+// withoutHTTP2, by which strangers could ask for many things at once over one connection: each of them is a question to the
+// API server.
+func withoutHTTP2(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }
 
 // only these namespaces are watched; all if there are none.
 func only(namespaces []string) map[string]cache.Config {

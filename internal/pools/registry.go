@@ -6,6 +6,7 @@
 package pools
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -69,7 +70,9 @@ func NewRegistry(c clock.Clock, tell Listeners) *Registry {
 // Start waits for the end, and then stops every keeper and closes every connection.
 func (r *Registry) Start(ctx context.Context) error {
 	<-ctx.Done()
-	r.close()
+	r.mu.Lock()
+	r.close() // nothing is put into use any more
+	r.mu.Unlock()
 	r.work.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,11 +111,15 @@ func (r *Registry) Connect(ctx context.Context, id Identity, o cache.Options) (m
 	if gate == keeper.Closed && next != live.Cache {
 		return false, errors.Join(err, next.Stop())
 	}
-	if next != live.Cache && live.Cache != nil {
-		defer live.Cache.Stop() //nolint:errcheck // nothing depends on the old connection any more
-	}
 	moved = live.moved(o, server)
-	r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate}, moved) //nolint:contextcheck // a keeper outlives the call that starts it
+	ended := r.put(Pool{identity: id, options: o, Cache: next, Server: server, Gate: gate}, moved) //nolint:contextcheck // a keeper outlives the call that starts it
+	switch {
+	case next == live.Cache:
+	case ended != nil:
+		return false, errors.Join(ended, next.Stop())
+	case live.Cache != nil:
+		_ = live.Cache.Stop() // nothing depends on the old connection any more
+	}
 	return moved, err
 }
 
@@ -124,8 +131,7 @@ func (r *Registry) Check(ctx context.Context, name types.NamespacedName) error {
 	}
 	server, err := r.check(ctx, name, live.Cache, live.options)
 	live.Gate, live.Server = gateAfter(err), server
-	r.put(live, false) //nolint:contextcheck // as above
-	return err
+	return cmp.Or(err, r.put(live, false)) //nolint:contextcheck // as above
 }
 
 // check a connection, and whether its pool may use it.
@@ -140,10 +146,14 @@ func (r *Registry) check(ctx context.Context, name types.NamespacedName, c *cach
 }
 
 // put a checked connection into use. After a gap, and on another server or connection, all keys are looked at, and
-// those who share the server are told. moved says that it leads to other keys than the one before.
-func (r *Registry) put(next Pool, moved bool) {
+// those who share the server are told. moved says that it leads to other keys than the one before. It fails after the end.
+func (r *Registry) put(next Pool, moved bool) error {
 	name := next.identity.Name
 	r.mu.Lock()
+	if ended := r.ctx.Err(); ended != nil {
+		r.mu.Unlock()
+		return ended
+	}
 	p := r.live[name]
 	if p == nil {
 		p = r.start(name)
@@ -167,6 +177,7 @@ func (r *Registry) put(next Pool, moved bool) {
 	if opened {
 		r.tell.Opened(r.ctx, name)
 	}
+	return nil
 }
 
 // Verify all keys of a pool, unless that was done less than a period ago.

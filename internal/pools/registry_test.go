@@ -277,6 +277,18 @@ func TestTheEndClosesEveryConnection(t *testing.T) {
 	b.Eventually(m.CurrentConnectionCount).Should(BeZero())
 }
 
+// A look at a pool may be under way when the operator ends.
+func TestNothingIsConnectedAfterTheEnd(t *testing.T) {
+	b, m := newBench(t), redistest.Miniredis(t)
+	b.stop()
+	b.Expect(b.try(identity(1), at(m))).To(MatchError(context.Canceled))
+	b.Expect(m.TotalConnectionCount()).NotTo(BeZero())
+	b.Eventually(m.CurrentConnectionCount).Should(BeZero())
+	_, ok := b.Get(name("main"))
+	b.Expect(ok).To(BeFalse())
+	b.Expect(b.heard()).To(BeEmpty())
+}
+
 func TestAnAttemptIsRemembered(t *testing.T) {
 	b := newBench(t)
 	b.Expect(b.WasAttempted(name("main"))).To(BeFalse())

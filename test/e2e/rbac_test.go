@@ -269,6 +269,10 @@ func scrape(t *testing.T, g *WithT, addr string) {
 	g.Expect(err).NotTo(HaveOccurred())
 	defer func() { _ = plain.Body.Close() }()
 	g.Expect(plain.StatusCode).To(Equal(http.StatusBadRequest), "nothing is told in the clear")
+	conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}})
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = conn.Close() }()
+	g.Expect(conn.ConnectionState().NegotiatedProtocol).To(Equal("http/1.1"), "one connection of a stranger asks for one thing at a time")
 }
 
 // grantedBy the roles that the manifests bind to the operator, as "resource[.group] verb", sorted.
