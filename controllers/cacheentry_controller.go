@@ -151,7 +151,7 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 // forgetAbout an entry that is no more.
 func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.NamespacedName) {
 	r.tellRivals(ctx, name, r.claims.Delete(name, ""))
-	r.registry.Drop(name)
+	r.registry.Gone(name)
 	r.unseen.forget(name)
 }
 

@@ -331,12 +331,20 @@ func (r *Registry) Keep(ctx context.Context, pool, entry types.NamespacedName, d
 	return live.Keeper.Keep(ctx, entry, d, known)
 }
 
-// Drop stops keeping the key of an entry; the key stays.
+// Drop stops keeping the key of an entry; the key stays. A Keep that is under way may come after it, and so the home stays
+// known: the next Drop finds the key there.
 func (r *Registry) Drop(entry types.NamespacedName) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	if p := r.live[r.home[entry]]; p != nil {
 		p.Keeper.Drop(entry)
 	}
+}
+
+// Gone : the entry is no more, and nobody is about to Keep its key.
+func (r *Registry) Gone(entry types.NamespacedName) {
+	r.Drop(entry)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	delete(r.home, entry)
 }
