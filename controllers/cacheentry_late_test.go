@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/plan"
 	"github.com/cachewright/cachewright/internal/testing/redistest"
@@ -68,4 +70,24 @@ func TestALookThatIsLateDoesNotKeepAKeyWhoseEntriesAreGone(t *testing.T) {
 	_, _, there = p.lookAt("heir")
 	p.Expect(there).To(BeFalse())
 	p.Expect(m.Exists(lateKey)).To(BeFalse())
+}
+
+// A look at the former holder of a key that began before it went may take the key from its heir, which has it already. The
+// heir must hear of it, or else nobody would keep the key.
+func TestWhoeverAKeyIsTakenFromLooksAgain(t *testing.T) {
+	p, _ := newLate(t)
+	var told []claims.Place
+	p.tellRivals = func(_ context.Context, entry types.NamespacedName, changed []claims.Place) {
+		p.Expect(entry).To(Equal(inNamespace("e")))
+		told = append(told, changed...)
+	}
+	p.look()
+	p.look()
+	p.Expect(told).To(BeEmpty(), "nobody else was at work there")
+	p.registry.Settle(inNamespace("main"), inNamespace("heir"))
+	p.keep("heir")
+	p.look()
+	p.Expect(told).To(Equal([]claims.Place{{Pool: inNamespace("main"), Key: "k"}}))
+	p.look()
+	p.Expect(told).To(HaveLen(1))
 }
