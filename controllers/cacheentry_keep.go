@@ -77,7 +77,11 @@ func (r *cacheEntryReconciler) keep(ctx context.Context, t *task) (*status.Verdi
 			return nil, err
 		}
 	}
-	return t.verdict(outcome).Also(func() { r.publish(t, outcome) }), nil
+	verdict := t.verdict(outcome).Also(func() { r.publish(t, outcome) })
+	if outcome.State == plan.WrongType { // nothing is written here, and so what was written elsewhere is not left yet
+		return nil, verdict
+	}
+	return verdict, nil
 }
 
 // declaration of the entry to the keeper.
