@@ -135,11 +135,7 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 	case len(claimed) == 0:
 		return nil
 	case claimed[0].UID == entry.UID:
-		for _, other := range all { // which may have held the key until now, and not know yet
-			if other.UID != entry.UID {
-				r.registry.Drop(other.Entry)
-			}
-		}
+		r.takeOver(ctx, entry, all)
 		return nil
 	case claimed[0].Entry.Namespace == entry.Namespace:
 		return status.Stalled(v1alpha1.ReasonKeyConflict, "CacheEntry %q is older and declares the same key", claimed[0].Entry.Name).In(again)
@@ -148,10 +144,22 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 	}
 }
 
+// takeOver a key from the others who claim it. One of them may have held it until now, and not know yet; or it holds it
+// already, and it is this look that is out of date: whoever was at work there looks again.
+func (r *cacheEntryReconciler) takeOver(ctx context.Context, entry *v1alpha1.CacheEntry, all []claims.Claim) {
+	kept := false
+	for _, other := range all {
+		kept = other.UID != entry.UID && r.registry.Drop(other.Entry) || kept
+	}
+	if kept {
+		r.tellRivals(ctx, client.ObjectKeyFromObject(entry), []claims.Place{claimOf(entry).Place})
+	}
+}
+
 // forgetAbout an entry that is no more.
 func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.NamespacedName) {
 	r.tellRivals(ctx, name, r.claims.Delete(name, ""))
-	r.registry.Drop(name)
+	r.registry.Gone(name)
 	r.unseen.forget(name)
 }
 

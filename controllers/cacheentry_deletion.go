@@ -205,14 +205,30 @@ func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.Ca
 			return false, "", err
 		case err != nil, heir.UID != c.UID, !heir.DeletionTimestamp.IsZero(): // it goes too; the index does not know yet
 			continue
-		case entry.DeletionTimestamp.IsZero(), settled(heir, c.Place):
+		case settled(heir, c.Place):
 			return true, "", nil
-		case r.clock.Since(entry.DeletionTimestamp.Time) <= heirPatience:
+		case !deletes(entry, pool): // so there is nothing to wait for
+			return false, "", nil
+		case r.hasTime(entry, pool):
 			return false, "", status.Silent(heirDelay)
 		}
 		return true, fmt.Sprintf("Key %q stays in Redis for another CacheEntry, which has not taken it over yet", l.Key), nil
 	}
 	return false, "", nil
+}
+
+// deletes says whether an entry that leaves a key deletes it, if nobody else declares it.
+func deletes(entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool) bool {
+	return pool != nil && !pool.Spec.Suspend && !entry.Spec.Suspend && !retains(entry)
+}
+
+// hasTime says whether an entry may still wait for an heir: one that is being deleted for a while, and one that has only
+// moved away as long as it does not hold up the pool.
+func (r *cacheEntryReconciler) hasTime(entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool) bool {
+	if entry.DeletionTimestamp.IsZero() {
+		return pool.DeletionTimestamp.IsZero()
+	}
+	return r.clock.Since(entry.DeletionTimestamp.Time) <= heirPatience
 }
 
 // settled says whether an heir has put the key on record, so that it will not go without deleting it, or never will.

@@ -148,18 +148,18 @@ func TestADeletionWaitsForThePool(t *testing.T) {
 func TestDeletionsRunWhileTheServerIsOutOfMemory(t *testing.T) {
 	w, _ := newRealWorld(t)
 	p := w.ready()
-	e := w.entry("e")
-	w.create(e)
-	w.becomes(e, isWarm)
+	entries := []*v1alpha1.CacheEntry{w.came(isWarm, "enforced"), w.came(isWrittenOnce, "compared", writingOnChange), w.came(isApplied, "counted", counting(5, "r"), deleting)}
 	w.Expect(w.redis.ConfigSet(t.Context(), "maxmemory", "1").Err()).To(Succeed())
 	w.look(p)
 	w.becomes(p, waits("OutOfMemory"))
 	fresh := w.entry("fresh")
 	w.create(fresh)
 	w.becomes(fresh, waits("PoolNotReady"))
-	w.delete(e)
-	w.vanishes(e)
-	w.lacks(mainPrefix + "e")
+	for _, e := range entries {
+		w.delete(e)
+		w.vanishes(e)
+	}
+	w.Expect(w.keys("*")).To(BeEmpty(), "nor markers of counters")
 	w.Expect(w.redis.ConfigSet(t.Context(), "maxmemory", "0").Err()).To(Succeed())
 	w.becomes(fresh, isWarm)
 }

@@ -364,6 +364,43 @@ func TestAKeyPassesOnToAnEntryThatCannotWrite(t *testing.T) {
 	}
 }
 
+// A holder that moves away remembers its key until another entry has taken it over: if that goes before, the key must too.
+func TestAHolderThatMovesAwayDeletesTheKeyThatNobodyTakesOver(t *testing.T) {
+	t.Parallel()
+	for _, taken := range []bool{true, false} {
+		t.Run(fmt.Sprintf("taken over %v", taken), func(t *testing.T) {
+			w, _ := newRealWorld(t)
+			p := w.ready()
+			holder, heir := w.entry("a", keyed("k")), w.entry("b", keyed("k"), fromConfigMap("source", "k"))
+			w.create(holder)
+			w.becomes(holder, isWarm)
+			w.create(heir)
+			w.becomes(heir, stalls("KeyConflict"))
+			heard := w.listen(mainPrefix + "k")
+			update(w, holder, keyed("elsewhere"))
+			w.becomes(holder, isWarm)
+			w.becomes(heir, waits("SourceNotFound"))
+			w.stores(mainPrefix+"k", "value of a", time.Second)
+			w.neverDeleted(heard())
+			if taken {
+				w.configMap(map[string]string{"k": "value of b"})
+				w.becomes(heir, isWarm)
+			} else {
+				w.delete(heir)
+				w.vanishes(heir)
+				w.lacks(mainPrefix + "k")
+			}
+			w.Eventually(func() string { w.reload(holder); return holder.Annotations[writtenAnnotation] }).Should(Equal(recordAt(p, "elsewhere")))
+			w.Expect(w.events(holder)).NotTo(ContainElement(ContainSubstring("Released")))
+			w.holds(mainPrefix+"elsewhere", "value of a")
+			if taken {
+				w.holds(mainPrefix+"k", "value of b")
+				w.neverDeleted(heard())
+			}
+		})
+	}
+}
+
 // Neither entry leaves the key to the other when both go.
 func TestWhenAllEntriesOfAKeyGoItIsDeleted(t *testing.T) {
 	w, _ := newRealWorld(t)

@@ -77,7 +77,11 @@ func (r *cacheEntryReconciler) keep(ctx context.Context, t *task) (*status.Verdi
 			return nil, err
 		}
 	}
-	return t.verdict(outcome).Also(func() { r.publish(t, outcome) }), nil
+	verdict := t.verdict(outcome).Also(func() { r.publish(t, outcome) })
+	if outcome.State == plan.WrongType { // nothing is written here, and so what was written elsewhere is not left yet
+		return nil, verdict
+	}
+	return verdict, nil
 }
 
 // declaration of the entry to the keeper.
@@ -101,18 +105,16 @@ func (t *task) declaration() keeper.Declaration {
 	return d
 }
 
-// known is what the status tells of the present declaration, if that need not be looked at before anything is said. What
-// the entry writes it must have written already.
+// known is what the status tells of the present declaration, if that need not be looked at before anything is said.
 func (t *task) known() *keeper.Outcome {
 	s := &t.entry.Status
 	ready := apimeta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
 	if ready == nil || ready.ObservedGeneration != t.entry.Generation || s.Key != t.fullName || s.Pool != t.pool.name.String() {
 		return nil
 	}
-	compares := t.entry.EffectivePolicy() == v1alpha1.PolicyEnsurePresent || t.entry.EffectivePolicy() == v1alpha1.PolicyObserve
 	switch state := plan.State(ready.Reason); state {
 	case plan.Warm, plan.Present, plan.Written, plan.Applied, plan.Matches, plan.Differs, plan.Missing:
-		if !t.written && !compares {
+		if !t.stillIs(state) {
 			return nil
 		}
 		o := &keeper.Outcome{State: state}
@@ -122,6 +124,19 @@ func (t *task) known() *keeper.Outcome {
 		return o
 	default:
 		return nil
+	}
+}
+
+// stillIs says whether a state that the status tells of may be said again before the key is looked at. What the entry writes
+// it must have written already.
+func (t *task) stillIs(state plan.State) bool {
+	switch t.entry.EffectivePolicy() {
+	case v1alpha1.PolicyObserve:
+		return true
+	case v1alpha1.PolicyEnsurePresent: // of a Secret that has changed, nothing tells whether this content was written
+		return t.written || state != plan.Warm || !t.content.secret
+	default:
+		return t.written
 	}
 }
 

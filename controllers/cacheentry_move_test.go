@@ -137,6 +137,30 @@ func TestAMoveToAPoolThatDoesNotServeKeepsTheOldKey(t *testing.T) {
 	w.lacks(mainPrefix + "moving")
 }
 
+// The new key cannot be written, and so the old one is not deleted.
+func TestAMoveToAKeyOfAnotherTypeKeepsTheOldKey(t *testing.T) {
+	t.Parallel()
+	for name, policy := range map[string]func(*v1alpha1.CacheEntry){"Enforce": enforcing, "WriteOnChange": writingOnChange} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := newRealWorld(t)
+			w.ready()
+			e := w.entry("moving", keyed("old"), policy)
+			w.create(e)
+			w.Eventually(func() string { w.reload(e); return summary(e) }).Should(HavePrefix("Ready=True/"))
+			w.list(mainPrefix + "new")
+			update(w, e, keyed("new"))
+			w.becomes(e, stalls("WrongType"))
+			w.stores(mainPrefix+"old", "value of moving", time.Second)
+			w.unset(mainPrefix + "new")
+			w.holds(mainPrefix+"new", "value of moving")
+			w.lacks(mainPrefix + "old")
+			w.delete(e)
+			w.vanishes(e)
+			w.Expect(w.keys("*")).To(BeEmpty())
+		})
+	}
+}
+
 func TestAMoveAwayFromAPoolThatDoesNotServeIsFinishedLater(t *testing.T) {
 	w := newWorld(t)
 	m := redistest.Miniredis(t)

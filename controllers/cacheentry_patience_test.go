@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
+	"github.com/cachewright/cachewright/internal/cache"
 	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/pools"
 )
@@ -43,7 +44,8 @@ func newPatient(t *testing.T, objects ...client.Object) *patient {
 	p := &patient{WithT: NewWithT(t), t: t, fake: testingclock.NewFakeClock(time.Now().Truncate(time.Second))}
 	recorder := events.NewFakeRecorder(10)
 	p.events = recorder.Events
-	registry := pools.NewRegistry(p.fake, pools.Listeners{})
+	tell := func(context.Context, types.NamespacedName) {}
+	registry := pools.NewRegistry(p.fake, pools.Listeners{Entry: tell, Pool: tell, Opened: tell})
 	index := claims.NewIndex()
 	p.cacheEntryReconciler = &cacheEntryReconciler{
 		Client: c, reader: c, registry: registry, claims: index,
@@ -54,15 +56,35 @@ func newPatient(t *testing.T, objects ...client.Object) *patient {
 	return p
 }
 
-// look at the entry once; false when it is gone.
+// look at entry e once; false when it is gone.
 func (p *patient) look() (ctrl.Result, *v1alpha1.CacheEntry, bool) {
 	p.t.Helper()
-	name := types.NamespacedName{Namespace: "ns", Name: "e"}
+	return p.lookAt("e")
+}
+
+func (p *patient) lookAt(entry string) (ctrl.Result, *v1alpha1.CacheEntry, bool) {
+	p.t.Helper()
+	name := types.NamespacedName{Namespace: "ns", Name: entry}
 	result, err := p.Reconcile(p.t.Context(), ctrl.Request{NamespacedName: name})
 	p.Expect(err).NotTo(HaveOccurred())
-	entry := &v1alpha1.CacheEntry{}
-	err = p.Get(p.t.Context(), name, entry)
-	return result, entry, err == nil
+	found := &v1alpha1.CacheEntry{}
+	err = p.Get(p.t.Context(), name, found)
+	return result, found, err == nil
+}
+
+// connect pool main to a server, until the test is over.
+func (p *patient) connect(addr string) {
+	p.t.Helper()
+	_, err := p.registry.Connect(p.t.Context(), pools.Identity{Name: types.NamespacedName{Namespace: "ns", Name: "main"}, UID: "1", Generation: 1},
+		cache.Options{Addresses: []string{addr}, Prefix: "glimr:cache:main:", Timeout: 5 * time.Second})
+	p.Expect(err).NotTo(HaveOccurred())
+	p.t.Cleanup(func() {
+		over, end := context.WithCancel(context.Background())
+		end()
+		if err := p.registry.Start(over); err != nil {
+			p.t.Error(err)
+		}
+	})
 }
 
 // downSince makes a pool whose Ready condition has been False for a while.

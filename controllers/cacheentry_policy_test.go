@@ -242,6 +242,25 @@ func TestEnsurePresentWithANewValueLeavesTheOldOne(t *testing.T) {
 	}
 }
 
+// The status tells which version of a Secret was written, not which one is there now.
+func TestEnsurePresentTellsOfTheSecretThatItHasWritten(t *testing.T) {
+	w, _ := newRealWorld(t)
+	w.ready(unwatched)
+	s := w.secret("source", map[string]string{"k": "old"})
+	e := w.came(isWarm, "e", ensuring, fromSecret("source", "k"))
+	written := s.ResourceVersion
+	w.Expect(e.Status.SourceResourceVersion).To(Equal(written))
+	update(w, s, func(s *corev1.Secret) { s.Data["k"] = []byte("new") })
+	w.becomes(e, isPresent)
+	w.Expect(e.Status.SourceResourceVersion).To(Equal(written))
+	w.rests(e, time.Second)
+
+	w.unset(e.Status.Key)
+	w.becomes(e, isWarm)
+	w.holds(e.Status.Key, "new")
+	w.Eventually(func() string { w.reload(e); return e.Status.SourceResourceVersion }).Should(Equal(s.ResourceVersion))
+}
+
 func TestEnsurePresentLeavesAKeyOfAnotherTypeAlone(t *testing.T) {
 	w, _ := newRealWorld(t)
 	w.ready(unwatched)

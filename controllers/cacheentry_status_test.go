@@ -4,9 +4,11 @@
 package controllers_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2/server"
 	. "github.com/onsi/gomega"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
@@ -47,6 +49,31 @@ func TestAnEntryWhoseKeyTheUserMayNotTouch(t *testing.T) {
 	w.rests(denied, time.Second)
 	w.Expect(w.redis.Do(t.Context(), "acl", "setuser", "default", "allkeys").Err()).To(Succeed())
 	w.becomes(denied, isWarm) // by a sweep
+}
+
+// A write that the server refuses for a reason of its own is tried again. What it says may quote the value, and is not shown.
+func TestAWriteThatTheServerRefusesIsTriedAgain(t *testing.T) {
+	m := redistest.Miniredis(t)
+	t.Parallel()
+	w := worldAt(t, m.Addr())
+	var refused atomic.Int32
+	m.Server().SetPreHook(func(peer *server.Peer, command string, args ...string) bool {
+		if command != "SET" || args[0] != mainPrefix+"e" || refused.Add(1) > 2 {
+			return false
+		}
+		peer.WriteError("ERR I do not like " + args[1])
+		return true
+	})
+	p := w.ready(seldom)
+	w.secret("source", map[string]string{"k": "hunter2"})
+	e, other := w.came(waits("WriteFailed"), "e", fromSecret("source", "k")), w.came(isWarm, "other")
+	w.says(e, "SET failed: the server answers with the error ERR")
+	w.becomes(e, isWarm)
+	w.holds(e.Status.Key, "hunter2")
+	w.Expect(refused.Load()).To(BeEquivalentTo(3))
+	w.discreet(e, "hunter2")
+	w.Expect(summary(p)).To(Equal(connected), "it is this key's alone")
+	w.stays(other, isWarm, time.Second)
 }
 
 func TestAnEntryWaitsForItsPoolToBeCreated(t *testing.T) {

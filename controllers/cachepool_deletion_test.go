@@ -90,6 +90,28 @@ func TestAnEntryThatMovesAwayFreesItsPool(t *testing.T) {
 	w.holds("glimr:cache:other:moving", "value of moving")
 }
 
+// What an entry has left in the pool is declared by another, through another pool of the server, and not taken over yet.
+func TestAPoolThatIsDeletedDoesNotWaitForAnHeir(t *testing.T) {
+	w := newWorld(t)
+	p := w.ready(under("app:"))
+	for _, name := range []string{"alias", "elsewhere"} {
+		w.create(w.pool(under(map[string]string{"alias": "app:", "elsewhere": "elsewhere:"}[name]), func(p *v1alpha1.CachePool) { p.Name = name }))
+	}
+	e, heir := w.entry("a", keyed("k")), w.entry("b", keyed("k"), in("alias"), fromConfigMap("source", "k"))
+	w.create(e)
+	w.becomes(e, isWarm)
+	w.create(heir)
+	w.becomes(heir, stalls("KeyConflict"))
+	update(w, e, in("elsewhere"))
+	w.becomes(heir, waits("SourceNotFound"))
+	w.delete(p)
+	w.vanishes(p)
+	w.tells(e, `Warning Released: Key "k" stays in Redis for another CacheEntry, which has not taken it over yet`)
+	w.configMap(map[string]string{"k": "value of b"})
+	w.becomes(heir, isWarm)
+	w.holds("app:k", "value of b")
+}
+
 func TestDeletingPoolAndEntriesAtOnceDeletesTheKeys(t *testing.T) {
 	t.Parallel()
 	for _, order := range []string{"the pool first", "the entries first"} {

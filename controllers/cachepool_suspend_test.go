@@ -98,6 +98,22 @@ func TestDeletingAnEntryOfASuspendedPoolLeavesItsKeyAndSaysSo(t *testing.T) {
 	w.tells(e, `Warning Released: Key "glimr:cache:main:left" stays in Redis, since CachePool "main" is suspended`)
 }
 
+// Another entry that waits for the key cannot take it over, and does not hold the deletion up.
+func TestDeletingTheHolderOfAKeyInASuspendedPoolWaitsForNobody(t *testing.T) {
+	w := newWorld(t)
+	p := w.ready()
+	holder, heir := w.rivals()
+	w.becomes(heir, stalls("KeyConflict"))
+	update(w, p, suspendPool)
+	w.becomes(heir, stalls("KeyConflict")+" "+poolSuspended)
+	w.delete(holder)
+	w.vanishes(holder)
+	w.tells(holder, `Warning Released: Key "glimr:cache:main:k" stays in Redis, since CachePool "main" is suspended`)
+	update(w, p, resumePool)
+	w.becomes(heir, isWarm)
+	w.holds(mainPrefix+"k", "younger")
+}
+
 // In a namespace that is terminating no event can be created.
 func TestTheNamespaceTellsOfEachKeyThatStaysWhenItIsDeleted(t *testing.T) {
 	w := newWorld(t)

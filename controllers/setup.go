@@ -95,7 +95,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Pool:   s.pools.tell,
 		Opened: s.opened,
 	})
-	s.claims.Left, s.registry.Vet = s.registry.Drop, s.vet
+	s.claims.Left, s.registry.Vet = func(entry types.NamespacedName) { s.registry.Drop(entry) }, s.vet
 	s.finder = &poolFinder{client: mgr.GetClient(), registry: s.registry, claims: s.claims, clock: o.Clock, namespaces: o.Namespaces}
 	for _, step := range []func(context.Context) error{s.index, s.watchClaims, s.setupPools, s.setupEntries, s.setupFlushes} {
 		if err := step(ctx); err != nil {

@@ -225,16 +225,22 @@ func (k *Keeper) Doubt(id types.NamespacedName, generation int64) {
 	k.verified(it)
 }
 
-// Drop forgets the declaration of an entry and leaves its key as it is.
-func (k *Keeper) Drop(id types.NamespacedName) { k.Abandon(id, "") }
+// Drop forgets the declaration of an entry, and says whether there was one; its key is left as it is.
+func (k *Keeper) Drop(id types.NamespacedName) bool { return k.abandon(itemKey{entry: id}) }
 
 // Abandon gives up a Forget and leaves the key as it is.
 func (k *Keeper) Abandon(id types.NamespacedName, key string) {
+	k.abandon(itemKey{entry: id, forget: key})
+}
+
+func (k *Keeper) abandon(name itemKey) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if it := k.items[itemKey{entry: id, forget: key}]; it != nil {
+	it := k.items[name]
+	if it != nil {
 		k.drop(it)
 	}
+	return it != nil
 }
 
 func (k *Keeper) drop(it *item) {

@@ -342,12 +342,19 @@ func (r *Registry) Keep(ctx context.Context, pool, entry types.NamespacedName, d
 	return live.Keeper.Keep(ctx, entry, d, known)
 }
 
-// Drop stops keeping the key of an entry; the key stays.
-func (r *Registry) Drop(entry types.NamespacedName) {
+// Drop stops keeping the key of an entry, and says whether it was kept; the key stays. A Keep that is under way may come
+// after it, and so the home stays known: the next Drop finds the key there.
+func (r *Registry) Drop(entry types.NamespacedName) (kept bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	p := r.live[r.home[entry]]
+	return p != nil && p.Keeper.Drop(entry)
+}
+
+// Gone : the entry is no more, and nobody is about to Keep its key.
+func (r *Registry) Gone(entry types.NamespacedName) {
+	r.Drop(entry)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p := r.live[r.home[entry]]; p != nil {
-		p.Keeper.Drop(entry)
-	}
 	delete(r.home, entry)
 }

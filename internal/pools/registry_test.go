@@ -109,9 +109,13 @@ func (b *bench) detected() {
 	}).Should(BeTrue())
 }
 
+func declaring(key string) keeper.Declaration {
+	return keeper.Declaration{Key: key, Value: "v", Digest: "v", Policy: plan.Enforce}
+}
+
 func (b *bench) keep(entry string) (keeper.Outcome, bool) {
 	b.t.Helper()
-	return b.Keep(b.t.Context(), name("main"), name(entry), keeper.Declaration{Key: entry, Value: "v", Digest: "v", Policy: plan.Enforce}, nil)
+	return b.Keep(b.t.Context(), name("main"), name(entry), declaring(entry), nil)
 }
 
 func TestAPoolIsConnectedOnceAndCheckedThen(t *testing.T) {
@@ -243,7 +247,7 @@ func TestAnEntryIsKeptByOnePoolOnly(t *testing.T) {
 	b.Expect(b.try(pools.Identity{Name: name("other"), UID: "2"}, at(there))).To(Succeed())
 	b.keep("a")
 	b.keep("stays")
-	_, done := b.Keep(t.Context(), name("other"), name("a"), keeper.Declaration{Key: "a", Value: "v", Digest: "v", Policy: plan.Enforce}, nil)
+	_, done := b.Keep(t.Context(), name("other"), name("a"), declaring("a"), nil)
 	b.Expect(done).To(BeTrue())
 	here.FlushAll()
 	first.Keeper.Rewarm()
@@ -255,6 +259,28 @@ func TestAnEntryIsKeptByOnePoolOnly(t *testing.T) {
 	first.Keeper.Rewarm()
 	b.keep("later")
 	b.Expect(here.Keys()).To(ConsistOf("p:later"))
+}
+
+// The informer drops what an entry claims no more, while a look at the entry that began before is about to keep it.
+func TestWhatIsKeptInTheMiddleOfADropIsDroppedByTheNext(t *testing.T) {
+	t.Parallel()
+	for next, drop := range map[string]func(*pools.Registry, types.NamespacedName){
+		"Drop": func(r *pools.Registry, entry types.NamespacedName) { r.Drop(entry) }, "Gone": (*pools.Registry).Gone,
+	} {
+		t.Run(next, func(t *testing.T) {
+			b, m := newBench(t), redistest.Miniredis(t)
+			live := b.connect(1, at(m))
+			b.Settle(name("main"), name("a")) // the first half of Keep
+			b.Drop(name("a"))
+			_, done := live.Keeper.Keep(t.Context(), name("a"), declaring("a"), nil) // and the second
+			b.Expect(done).To(BeTrue())
+			drop(b.Registry, name("a"))
+			m.FlushAll()
+			live.Keeper.Rewarm()
+			b.keep("later")
+			b.Expect(m.Keys()).To(ConsistOf("p:later"))
+		})
+	}
 }
 
 func TestASweepIsDueOnceAPeriod(t *testing.T) {
