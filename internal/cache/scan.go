@@ -171,6 +171,7 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 	after, err := s.pool.identify(ctx)
 	if err != nil {
 		s.result.Checkpoint = from
+		s.uncount()
 		return s.result, err
 	}
 	s.review(after)
@@ -199,7 +200,7 @@ func (s *Scan) scan(ctx context.Context, n identity, stop func() bool) error {
 	return nil
 }
 
-// uncount what the scan of the next server counts again: all but deletions.
+// uncount what the next scan of the same keys counts again: all but deletions.
 func (s *Scan) uncount() {
 	s.result.Matched, s.result.Preserved, s.result.Sample = s.result.Deleted, 0, nil
 }
@@ -222,6 +223,7 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	var unlinks []*redis.IntCmd
 	var scan *redis.ScanCmd
 	now, later := s.release()
+	before := s.result.Deleted
 	start := time.Now()
 	_, _ = s.on.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		unlinks = s.pool.unlink(ctx, pipe, now)
@@ -232,8 +234,11 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	})
 	took := time.Since(start) - roundTrip
 	if err := s.gone(ctx, now, unlinks); err != nil {
+		s.result.Matched += s.result.Deleted - before // the next Run does not find these again
 		return err
 	}
+	kept := int64(len(s.pending) - len(now) - len(later))
+	s.kept, s.result.Preserved = s.kept+kept, s.result.Preserved+kept
 	if s.pending = later; len(later) == 0 {
 		*s.saved = s.next
 	}
@@ -259,8 +264,6 @@ func (s *Scan) release() (now, later []string) {
 	now, later = s.pending[:share], s.pending[share:]
 	if s.options.Release != nil && share > 0 {
 		now = s.options.Release(now)
-		kept := int64(share - len(now))
-		s.kept, s.result.Preserved = s.kept+kept, s.result.Preserved+kept
 	}
 	return now, later
 }

@@ -314,10 +314,50 @@ func TestAScanThatFailsCountsWhatItDidAndCanGoOn(t *testing.T) {
 			}
 			return false
 		})
-		first, err := open(t, mini.Addr()).NewScan(users, cache.ScanOptions{}).Run(t.Context(), cache.Checkpoint{}, never)
+		p := open(t, mini.Addr())
+		first, err := p.NewScan(users, cache.ScanOptions{}).Run(t.Context(), cache.Checkpoint{}, never)
 		wantFailure(t, cache.Failed, cache.ReasonCommandFailed, func() error { return err })
-		if left := len(mini.Keys()) - len(outside); int(first.Deleted)+left != 2500 || first.Checkpoint.Done {
+		if left := len(mini.Keys()) - len(outside); int(first.Deleted)+left != 2500 || first.Matched != first.Deleted || first.Checkpoint.Done {
 			t.Errorf("%+v, %d left", first, left)
+		}
+		second := must[cache.ScanResult](t)(p.NewScan(users, cache.ScanOptions{}).Run(t.Context(), first.Checkpoint, never))
+		if first.Matched+second.Matched != 2500 || first.Deleted+second.Deleted != 2500 {
+			t.Errorf("%+v, then %+v: a key that has gone counts once", first, second)
+		}
+	})
+	t.Run("the UNLINK of a page, of which keys are withheld", func(t *testing.T) {
+		mini := redistest.Miniredis(t)
+		withUsers(t, mini.Addr(), 10)
+		mini.Server().SetPreHook(func(c *server.Peer, command string, _ ...string) bool {
+			if command == "UNLINK" {
+				c.WriteError("ERR " + marker)
+			}
+			return command == "UNLINK"
+		})
+		o := cache.ScanOptions{Release: func(names []string) []string { return names[:1] }}
+		got, err := open(t, mini.Addr()).NewScan(users, o).Run(t.Context(), cache.Checkpoint{}, never)
+		wantFailure(t, cache.Failed, cache.ReasonCommandFailed, func() error { return err })
+		if got.Matched != 0 || got.Preserved != 0 || got.Deleted != 0 {
+			t.Errorf("%+v: the next Run finds them all again", got)
+		}
+	})
+	t.Run("server gone at the end of a slice", func(t *testing.T) {
+		mini, gone := redistest.Miniredis(t), false
+		withUsers(t, mini.Addr(), 2500)
+		mini.Server().SetPreHook(func(c *server.Peer, command string, _ ...string) bool {
+			if gone = gone || command == "SCAN"; gone && command == "INFO" {
+				c.WriteError("LOADING Redis is loading the dataset in memory")
+			}
+			return gone && command == "INFO"
+		})
+		preserve := func(name string) bool { return strings.HasSuffix(name, "7") }
+		for _, dry := range []bool{true, false} {
+			gone = false
+			got, err := open(t, mini.Addr()).NewScan(users, cache.ScanOptions{DryRun: dry, Preserve: preserve}).Run(t.Context(), cache.Checkpoint{}, never)
+			wantFailure(t, cache.Unavailable, cache.ReasonLoading, func() error { return err })
+			if got.Matched != got.Deleted || got.Preserved != 0 || got.Sample != nil || len(got.Checkpoint.Nodes) > 0 {
+				t.Errorf("%+v: the next Run finds the others again", got)
+			}
 		}
 	})
 	t.Run("keys that the user may not delete", func(t *testing.T) {
