@@ -154,6 +154,7 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 	s.result.Checkpoint.Nodes, s.result.Restarted = resume(nodes, from.Nodes)
 	if s.result.Restarted && s.options.DryRun { // or else a count would be of nodes at different times
 		s.result.Checkpoint.Nodes, _ = resume(nodes, nil)
+		s.options.Sample = 0
 	}
 	for i, n := range nodes {
 		if s.saved = &s.result.Checkpoint.Nodes[i]; s.saved.Done {

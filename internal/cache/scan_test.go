@@ -227,6 +227,17 @@ func TestAServerRestartedBetweenSlicesIsScannedFromTheStart(t *testing.T) {
 	wantOnlyOutside(t, server.Addr)
 }
 
+// What was sampled before is of keys that may not be there any more.
+func TestADryRunThatBeginsAnewSamplesAnew(t *testing.T) {
+	server := redistest.Start(t)
+	withUsers(t, server.Addr, 3000)
+	elsewhere := cache.Checkpoint{Nodes: []cache.NodeCheckpoint{{Node: server.Addr, ServerID: "another", Cursor: 12345}}}
+	got := must[cache.ScanResult](t)(open(t, server.Addr).NewScan(users, cache.ScanOptions{DryRun: true, Sample: 10}).Run(t.Context(), elsewhere, never))
+	if !got.Restarted || !got.Checkpoint.Done || len(got.Sample) != 10 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestAServerRestartedBetweenPagesIsNotTakenForDone(t *testing.T) {
 	server := redistest.Start(t)
 	withUsers(t, server.Addr, 5000)
