@@ -58,8 +58,8 @@ type Checkpoint struct {
 type NodeCheckpoint struct {
 	// Node is the name of the node.
 	Node string
-	// ServerID identifies the server process, the database, and in a cluster the slots: a cursor means nothing to another
-	// one.
+	// ServerID identifies the server process, the database, in a cluster the slots, and the pattern: a cursor means nothing
+	// to another one.
 	ServerID string
 	Cursor   uint64
 	Done     bool
@@ -147,7 +147,7 @@ func (p *Pool) NewScan(t Target, o ScanOptions) *Scan {
 // error included, the result counts what was done, and its checkpoint is a safe place to go on from.
 func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (ScanResult, error) {
 	s.result, s.began = ScanResult{Checkpoint: from}, time.Now()
-	nodes, err := s.pool.identify(ctx)
+	nodes, err := s.identify(ctx)
 	if err != nil {
 		return s.result, err
 	}
@@ -169,7 +169,7 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 	}
 	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed; if
 	// nobody answers, nothing is known of it.
-	after, err := s.pool.identify(ctx)
+	after, err := s.identify(ctx)
 	if err != nil {
 		s.result.Checkpoint = from
 		s.uncount()

@@ -131,6 +131,19 @@ func TestACursorMeansNothingInAnotherDatabase(t *testing.T) {
 	}
 }
 
+// A pool may be deleted and created anew, with another prefix, while its flush is suspended.
+func TestACheckpointOfOtherKeysIsTheStart(t *testing.T) {
+	server := redistest.Start(t)
+	withUsers(t, server.Addr, 5000)
+	stopped := must[cache.ScanResult](t)(open(t, server.Addr).NewScan(users, cache.ScanOptions{}).Run(t.Context(), cache.Checkpoint{}, soon()))
+	fill(t, server.Addr, "another:user:", 1000)
+	another := open(t, server.Addr, func(o *cache.Options) { o.Prefix = "another:" })
+	got := must[cache.ScanResult](t)(another.NewScan(users, cache.ScanOptions{}).Run(t.Context(), stopped.Checkpoint, never))
+	if !got.Restarted || got.Deleted != 1000 || !got.Checkpoint.Done {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestADryRunCountsAndSamplesAndDeletesNothing(t *testing.T) {
 	for name, start := range redistest.Servers {
 		t.Run(name, func(t *testing.T) {

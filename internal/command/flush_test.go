@@ -69,6 +69,8 @@ func TestUsage(t *testing.T) {
 		"all=false":              {[]string{"--all=false"}, "must be true"},
 		"no such kubeconfig":     {[]string{"--all", "--kubeconfig", "/does/not/exist"}, "/does/not/exist"},
 		"no such context":        {[]string{"--all", "--context", "nowhere"}, "nowhere"},
+		"a prefix of bytes":      {[]string{"--prefix", "a\xff"}, "--prefix must be UTF-8 text"},
+		"a key of bytes":         {[]string{"--key", "a", "--key", "\xff"}, "--key must be UTF-8 text"},
 		"a negative rate":        {[]string{"--all", "--max-keys-per-second", "-1"}, "should be greater than or equal to 1"},
 		"a duration as a number": {[]string{"--all", "--wait", "--timeout", "5"}, "must be a duration"},
 	} {
