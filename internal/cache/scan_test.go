@@ -5,6 +5,7 @@ package cache_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -141,6 +142,26 @@ func TestACheckpointOfOtherKeysIsTheStart(t *testing.T) {
 	got := must[cache.ScanResult](t)(another.NewScan(users, cache.ScanOptions{}).Run(t.Context(), stopped.Checkpoint, never))
 	if !got.Restarted || got.Deleted != 1000 || !got.Checkpoint.Done {
 		t.Errorf("%+v", got)
+	}
+}
+
+// The promise is for what was there at the start: a table that grows or shrinks under the scan hides none of it.
+func TestKeysWrittenMeanwhileHideNoOthers(t *testing.T) {
+	server := redistest.Start(t)
+	const n = 10_000
+	fill(t, server.Addr, prefix+"user:", n)
+	p, runs := open(t, server.Addr), 0
+	var sum cache.ScanResult
+	for !sum.Checkpoint.Done {
+		got := must[cache.ScanResult](t)(p.NewScan(users, cache.ScanOptions{}).Run(t.Context(), sum.Checkpoint, soon()))
+		sum.Checkpoint, sum.Deleted, sum.Matched = got.Checkpoint, sum.Deleted+got.Deleted, sum.Matched+got.Matched
+		if runs++; runs <= 20 { // from 16 thousand buckets to 64 thousand
+			fill(t, server.Addr, prefix+"user:new:"+strconv.Itoa(runs)+":", 2000)
+		}
+	}
+	left := slices.DeleteFunc(keys(t, server.Addr), func(name string) bool { return strings.HasPrefix(name, prefix+"user:new:") })
+	if len(left) > 0 || runs < 10 || sum.Matched < sum.Deleted || sum.Deleted < n {
+		t.Errorf("%d keys are left of those that were there at the start, after %d runs: %+v", len(left), runs, sum)
 	}
 }
 
