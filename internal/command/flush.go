@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -143,6 +144,21 @@ func (f *flush) complete(c *cobra.Command) error {
 		return usage("--timeout must not be negative")
 	case f.timeout > 0 && !f.wait:
 		return usage("--timeout needs --wait")
+	}
+	return f.text()
+}
+
+// text must be UTF-8: JSON would put other characters for bytes that are not, and so ask for other keys without a word.
+func (f *flush) text() error {
+	for _, flag := range []struct {
+		name   string
+		values []string
+	}{{"prefix", []string{f.spec.Prefix}}, {"match", []string{f.spec.Match}}, {"key", f.spec.Keys}, {"run-id", []string{f.spec.RunID}}} {
+		for _, value := range flag.values {
+			if !utf8.ValidString(value) {
+				return usage("--%s must be UTF-8 text", flag.name)
+			}
+		}
 	}
 	return nil
 }
