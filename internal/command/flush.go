@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
@@ -145,18 +146,24 @@ func (f *flush) complete(c *cobra.Command) error {
 	case f.timeout > 0 && !f.wait:
 		return usage("--timeout needs --wait")
 	}
-	return f.text()
+	return text(c)
 }
 
-// text must be UTF-8: JSON would put other characters for bytes that are not, and so ask for other keys without a word.
-func (f *flush) text() error {
-	for _, flag := range []struct {
-		name   string
-		values []string
-	}{{"prefix", []string{f.spec.Prefix}}, {"match", []string{f.spec.Match}}, {"key", f.spec.Keys}, {"run-id", []string{f.spec.RunID}}} {
-		for _, value := range flag.values {
-			if !utf8.ValidString(value) {
-				return usage("--%s must be UTF-8 text", flag.name)
+// text that is given must not be empty, as that of a variable that is not set: without a word, the default pool would be
+// flushed. And it must be UTF-8: JSON would put other characters for bytes that are not, and so ask for other keys.
+func text(c *cobra.Command) error {
+	for _, name := range []string{"pool", "pool-namespace", "prefix", "match", "key", "declared-entries", "run-id"} {
+		flag := c.Flags().Lookup(name)
+		values := []string{flag.Value.String()}
+		if list, ok := flag.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, value := range values {
+			switch {
+			case flag.Changed && value == "":
+				return usage("--%s must not be empty", name)
+			case !utf8.ValidString(value):
+				return usage("--%s must be UTF-8 text", name)
 			}
 		}
 	}
