@@ -30,6 +30,7 @@ type flush struct {
 	client    client.WithWatch
 	namespace string
 	out       io.Writer
+	warnings  io.Writer
 }
 
 const flushExample = `  # Delete the keys of a release that went wrong, and wait for the end
@@ -54,7 +55,7 @@ A flush of this name that exists with the same spec counts as created, unless it
 		Example: fmt.Sprintf(flushExample, program),
 		Args:    NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.out = cmd.OutOrStdout()
+			f.out, f.warnings = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return f.run(cmd.Context(), cmd)
 		},
 	}
