@@ -155,7 +155,8 @@ func TestKeysWrittenMeanwhileHideNoOthers(t *testing.T) {
 	for !sum.Checkpoint.Done {
 		got := must[cache.ScanResult](t)(p.NewScan(users, cache.ScanOptions{}).Run(t.Context(), sum.Checkpoint, soon()))
 		sum.Checkpoint, sum.Deleted, sum.Matched = got.Checkpoint, sum.Deleted+got.Deleted, sum.Matched+got.Matched
-		if runs++; runs <= 20 { // from 16 thousand buckets to 64 thousand
+		runs++
+		if runs <= 20 { // from 16 thousand buckets to 64 thousand
 			fill(t, server.Addr, prefix+"user:new:"+strconv.Itoa(runs)+":", 2000)
 		}
 	}
