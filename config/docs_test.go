@@ -84,6 +84,7 @@ func TestTheHookJobOfTheDocs(t *testing.T) {
 	}
 	w.Expect(server(t).Create(t.Context(), job)).To(Succeed())
 	template := job.Spec.Template
+	w.Expect(template.Spec.Containers[0].Image).To(Equal(deployment(t).Spec.Template.Spec.Containers[0].Image))
 	w.Expect(template.Labels).To(HaveKeyWithValue(batchv1.ControllerUidLabel, string(job.UID)), "what JOB_UID is taken from")
 
 	createNamespace(t)

@@ -81,6 +81,25 @@ func TestAFlushWhosePoolVanishesInTheMiddleWaitsForAnother(t *testing.T) {
 	w.Expect(f.Status.Failures).To(BeZero(), "waiting for a pool does not count")
 }
 
+// A prefix is changed by creating the pool anew. What was looked for under the old one says nothing about the new one.
+func TestAFlushWhosePoolIsReplacedByOneWithAnotherPrefixBeginsAnew(t *testing.T) {
+	w, _, proxy := newProxiedWorld(t)
+	p := w.ready()
+	f := w.halfway(proxy)
+	update(w, f, suspend)
+	w.becomes(f, isSuspended)
+	w.delete(p)
+	w.vanishes(p)
+	proxy.Slow(0)
+	left := w.count(mainPrefix)
+	w.fill("another:", 1000)
+	w.ready(under("another:"))
+	update(w, f, resume)
+	w.becomes(f, flushed)
+	w.Expect(w.count("another:")).To(BeZero())
+	w.Expect(w.count(mainPrefix)).To(And(Equal(left), BeNumerically(">", 0)))
+}
+
 func progressOf(o status.Object) string {
 	flush, _ := o.(*v1alpha1.CacheFlush)
 	return progress(flush)

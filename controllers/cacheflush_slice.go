@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -230,9 +231,12 @@ func retried(flush *v1alpha1.CacheFlush, err error) *status.Verdict {
 // failure says whether an error counts against the limit. Waiting for a pool does not.
 func failure(err error) bool { return err != nil && !cache.ServerWide(err) }
 
+// working is the verdict on a flush that goes on. That it had to start again is said as long as it does: the slice that
+// found it out lasts a second.
 func working(flush *v1alpha1.CacheFlush, result cache.ScanResult) *status.Verdict {
-	if result.Restarted {
-		return status.Working(v1alpha1.ReasonRunning, "Keys are being %s, again from the start, since the server was restarted or replaced", doing(flush))
+	again := status.Working(v1alpha1.ReasonRunning, "Keys are being %s, again from the start, since the server was restarted or replaced", doing(flush))
+	if ready := apimeta.FindStatusCondition(flush.Status.Conditions, v1alpha1.ConditionReady); result.Restarted || ready != nil && ready.Message == again.Message {
+		return again
 	}
 	return status.Working(v1alpha1.ReasonRunning, "Keys are being %s", doing(flush))
 }

@@ -53,12 +53,12 @@ func TestAFlushThatIsSuspendedInTheMiddleGoesOnWhereItStopped(t *testing.T) {
 	w.Expect(kept.Status.Checkpoints[0].Cursor).NotTo(Or(BeEmpty(), Equal("0")))
 	left := w.count(mainPrefix)
 	w.Expect(kept.Status.Progress.Deleted).To(BeEquivalentTo(manyKeys-left), "nothing that was deleted goes uncounted")
+	proxy.Slow(0)
 	w.run("another", prefixed("none")) // it has given up its turn, and time passes
 	w.Expect(w.count(mainPrefix)).To(Equal(left))
 	w.reload(f)
 	w.Expect(f.Status).To(Equal(kept.Status))
 
-	proxy.Slow(0)
 	update(w, f, resume)
 	w.becomes(f, flushed)
 	w.Expect(w.count(mainPrefix)).To(BeZero())

@@ -156,6 +156,25 @@ func TestTheConditionsOfAFlushAreThoseOfItsState(t *testing.T) {
 	}
 }
 
+// Whoever asks why it takes so long comes later than in that second.
+func TestAScanThatStartedAgainIsToldOfAsLongAsItGoesOn(t *testing.T) {
+	again := somewhere
+	again.Restarted = true
+	for name, mode := range map[string]v1alpha1.FlushMode{"deleted": v1alpha1.FlushDelete, "counted": v1alpha1.FlushDryRun} {
+		f := benchFlush("flush", running1, func(f *v1alpha1.CacheFlush) { f.Spec.Mode = mode })
+		var told []string
+		for _, result := range []cache.ScanResult{somewhere, again, somewhere} {
+			v := conclude(f, result, nil)
+			status.Set(f, v, time.Now())
+			told = append(told, v.Message)
+		}
+		was, is := "Keys are being "+name, "Keys are being "+name+", again from the start, since the server was restarted or replaced"
+		if diff := cmp.Diff([]string{was, is, is}, told); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestAFlushFailsWhenSlicesHaveFailedMoreOftenThanTheLimit(t *testing.T) {
 	b := newBench(t, benchFlush("flush"))
 	b.redis.Server().SetPreHook(refuse("SCAN", "ERR something"))

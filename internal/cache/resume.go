@@ -4,7 +4,10 @@
 package cache
 
 import (
+	"context"
+	"hash/fnv"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -19,6 +22,18 @@ func (c Checkpoint) Start() (start Checkpoint) {
 		start.Nodes = append(start.Nodes, NodeCheckpoint{Node: n.Node, ServerID: strings.TrimSuffix(n.ServerID, again)})
 	}
 	return start
+}
+
+// identify the nodes, and what is looked for on them: a pool that was deleted and created anew, while its flush waited, may
+// have another prefix, whose keys nobody has looked for yet.
+func (s *Scan) identify(ctx context.Context) ([]identity, error) {
+	nodes, err := s.pool.identify(ctx)
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(s.pattern)) // it never fails
+	for i := range nodes {
+		nodes[i].id += "/" + strconv.FormatUint(uint64(h.Sum32()), 36)
+	}
+	return nodes, err
 }
 
 // resume where nodes were left, and say whether that is nowhere for some of them, since they are not what they were.

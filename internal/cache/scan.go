@@ -58,8 +58,8 @@ type Checkpoint struct {
 type NodeCheckpoint struct {
 	// Node is the name of the node.
 	Node string
-	// ServerID identifies the server process, the database, and in a cluster the slots: a cursor means nothing to another
-	// one.
+	// ServerID identifies the server process, the database, in a cluster the slots, and the pattern: a cursor means nothing
+	// to another one.
 	ServerID string
 	Cursor   uint64
 	Done     bool
@@ -147,13 +147,14 @@ func (p *Pool) NewScan(t Target, o ScanOptions) *Scan {
 // error included, the result counts what was done, and its checkpoint is a safe place to go on from.
 func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (ScanResult, error) {
 	s.result, s.began = ScanResult{Checkpoint: from}, time.Now()
-	nodes, err := s.pool.identify(ctx)
+	nodes, err := s.identify(ctx)
 	if err != nil {
 		return s.result, err
 	}
 	s.result.Checkpoint.Nodes, s.result.Restarted = resume(nodes, from.Nodes)
 	if s.result.Restarted && s.options.DryRun { // or else a count would be of nodes at different times
 		s.result.Checkpoint.Nodes, _ = resume(nodes, nil)
+		s.options.Sample = 0
 	}
 	for i, n := range nodes {
 		if s.saved = &s.result.Checkpoint.Nodes[i]; s.saved.Done {
@@ -168,9 +169,10 @@ func (s *Scan) Run(ctx context.Context, from Checkpoint, stop func() bool) (Scan
 	}
 	// The client dials anew without a word. If what answers now is another process, cursors of the two were mixed; if
 	// nobody answers, nothing is known of it.
-	after, err := s.pool.identify(ctx)
+	after, err := s.identify(ctx)
 	if err != nil {
 		s.result.Checkpoint = from
+		s.uncount()
 		return s.result, err
 	}
 	s.review(after)
@@ -199,7 +201,7 @@ func (s *Scan) scan(ctx context.Context, n identity, stop func() bool) error {
 	return nil
 }
 
-// uncount what the scan of the next server counts again: all but deletions.
+// uncount what the next scan of the same keys counts again: all but deletions.
 func (s *Scan) uncount() {
 	s.result.Matched, s.result.Preserved, s.result.Sample = s.result.Deleted, 0, nil
 }
@@ -222,6 +224,7 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	var unlinks []*redis.IntCmd
 	var scan *redis.ScanCmd
 	now, later := s.release()
+	before := s.result.Deleted
 	start := time.Now()
 	_, _ = s.on.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		unlinks = s.pool.unlink(ctx, pipe, now)
@@ -232,8 +235,11 @@ func (s *Scan) step(ctx context.Context, roundTrip time.Duration, last bool) err
 	})
 	took := time.Since(start) - roundTrip
 	if err := s.gone(ctx, now, unlinks); err != nil {
+		s.result.Matched += s.result.Deleted - before // the next Run does not find these again
 		return err
 	}
+	kept := int64(len(s.pending) - len(now) - len(later))
+	s.kept, s.result.Preserved = s.kept+kept, s.result.Preserved+kept
 	if s.pending = later; len(later) == 0 {
 		*s.saved = s.next
 	}
@@ -259,8 +265,6 @@ func (s *Scan) release() (now, later []string) {
 	now, later = s.pending[:share], s.pending[share:]
 	if s.options.Release != nil && share > 0 {
 		now = s.options.Release(now)
-		kept := int64(share - len(now))
-		s.kept, s.result.Preserved = s.kept+kept, s.result.Preserved+kept
 	}
 	return now, later
 }

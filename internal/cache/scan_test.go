@@ -5,6 +5,7 @@ package cache_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -131,6 +132,40 @@ func TestACursorMeansNothingInAnotherDatabase(t *testing.T) {
 	}
 }
 
+// A pool may be deleted and created anew, with another prefix, while its flush is suspended.
+func TestACheckpointOfOtherKeysIsTheStart(t *testing.T) {
+	server := redistest.Start(t)
+	withUsers(t, server.Addr, 5000)
+	stopped := must[cache.ScanResult](t)(open(t, server.Addr).NewScan(users, cache.ScanOptions{}).Run(t.Context(), cache.Checkpoint{}, soon()))
+	fill(t, server.Addr, "another:user:", 1000)
+	another := open(t, server.Addr, func(o *cache.Options) { o.Prefix = "another:" })
+	got := must[cache.ScanResult](t)(another.NewScan(users, cache.ScanOptions{}).Run(t.Context(), stopped.Checkpoint, never))
+	if !got.Restarted || got.Deleted != 1000 || !got.Checkpoint.Done {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The promise is for what was there at the start: a table that grows or shrinks under the scan hides none of it.
+func TestKeysWrittenMeanwhileHideNoOthers(t *testing.T) {
+	server := redistest.Start(t)
+	const n = 10_000
+	fill(t, server.Addr, prefix+"user:", n)
+	p, runs := open(t, server.Addr), 0
+	var sum cache.ScanResult
+	for !sum.Checkpoint.Done {
+		got := must[cache.ScanResult](t)(p.NewScan(users, cache.ScanOptions{}).Run(t.Context(), sum.Checkpoint, soon()))
+		sum.Checkpoint, sum.Deleted, sum.Matched = got.Checkpoint, sum.Deleted+got.Deleted, sum.Matched+got.Matched
+		runs++
+		if runs <= 20 { // from 16 thousand buckets to 64 thousand
+			fill(t, server.Addr, prefix+"user:new:"+strconv.Itoa(runs)+":", 2000)
+		}
+	}
+	left := slices.DeleteFunc(keys(t, server.Addr), func(name string) bool { return strings.HasPrefix(name, prefix+"user:new:") })
+	if len(left) > 0 || runs < 10 || sum.Matched < sum.Deleted || sum.Deleted < n {
+		t.Errorf("%d keys are left of those that were there at the start, after %d runs: %+v", len(left), runs, sum)
+	}
+}
+
 func TestADryRunCountsAndSamplesAndDeletesNothing(t *testing.T) {
 	for name, start := range redistest.Servers {
 		t.Run(name, func(t *testing.T) {
@@ -227,6 +262,17 @@ func TestAServerRestartedBetweenSlicesIsScannedFromTheStart(t *testing.T) {
 	wantOnlyOutside(t, server.Addr)
 }
 
+// What was sampled before is of keys that may not be there any more.
+func TestADryRunThatBeginsAnewSamplesAnew(t *testing.T) {
+	server := redistest.Start(t)
+	withUsers(t, server.Addr, 3000)
+	elsewhere := cache.Checkpoint{Nodes: []cache.NodeCheckpoint{{Node: server.Addr, ServerID: "another", Cursor: 12345}}}
+	got := must[cache.ScanResult](t)(open(t, server.Addr).NewScan(users, cache.ScanOptions{DryRun: true, Sample: 10}).Run(t.Context(), elsewhere, never))
+	if !got.Restarted || !got.Checkpoint.Done || len(got.Sample) != 10 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestAServerRestartedBetweenPagesIsNotTakenForDone(t *testing.T) {
 	server := redistest.Start(t)
 	withUsers(t, server.Addr, 5000)
@@ -314,10 +360,50 @@ func TestAScanThatFailsCountsWhatItDidAndCanGoOn(t *testing.T) {
 			}
 			return false
 		})
-		first, err := open(t, mini.Addr()).NewScan(users, cache.ScanOptions{}).Run(t.Context(), cache.Checkpoint{}, never)
+		p := open(t, mini.Addr())
+		first, err := p.NewScan(users, cache.ScanOptions{}).Run(t.Context(), cache.Checkpoint{}, never)
 		wantFailure(t, cache.Failed, cache.ReasonCommandFailed, func() error { return err })
-		if left := len(mini.Keys()) - len(outside); int(first.Deleted)+left != 2500 || first.Checkpoint.Done {
+		if left := len(mini.Keys()) - len(outside); int(first.Deleted)+left != 2500 || first.Matched != first.Deleted || first.Checkpoint.Done {
 			t.Errorf("%+v, %d left", first, left)
+		}
+		second := must[cache.ScanResult](t)(p.NewScan(users, cache.ScanOptions{}).Run(t.Context(), first.Checkpoint, never))
+		if first.Matched+second.Matched != 2500 || first.Deleted+second.Deleted != 2500 {
+			t.Errorf("%+v, then %+v: a key that has gone counts once", first, second)
+		}
+	})
+	t.Run("the UNLINK of a page, of which keys are withheld", func(t *testing.T) {
+		mini := redistest.Miniredis(t)
+		withUsers(t, mini.Addr(), 10)
+		mini.Server().SetPreHook(func(c *server.Peer, command string, _ ...string) bool {
+			if command == "UNLINK" {
+				c.WriteError("ERR " + marker)
+			}
+			return command == "UNLINK"
+		})
+		o := cache.ScanOptions{Release: func(names []string) []string { return names[:1] }}
+		got, err := open(t, mini.Addr()).NewScan(users, o).Run(t.Context(), cache.Checkpoint{}, never)
+		wantFailure(t, cache.Failed, cache.ReasonCommandFailed, func() error { return err })
+		if got.Matched != 0 || got.Preserved != 0 || got.Deleted != 0 {
+			t.Errorf("%+v: the next Run finds them all again", got)
+		}
+	})
+	t.Run("server gone at the end of a slice", func(t *testing.T) {
+		mini, gone := redistest.Miniredis(t), false
+		withUsers(t, mini.Addr(), 2500)
+		mini.Server().SetPreHook(func(c *server.Peer, command string, _ ...string) bool {
+			if gone = gone || command == "SCAN"; gone && command == "INFO" {
+				c.WriteError("LOADING Redis is loading the dataset in memory")
+			}
+			return gone && command == "INFO"
+		})
+		preserve := func(name string) bool { return strings.HasSuffix(name, "7") }
+		for _, dry := range []bool{true, false} {
+			gone = false
+			got, err := open(t, mini.Addr()).NewScan(users, cache.ScanOptions{DryRun: dry, Preserve: preserve}).Run(t.Context(), cache.Checkpoint{}, never)
+			wantFailure(t, cache.Unavailable, cache.ReasonLoading, func() error { return err })
+			if got.Matched != got.Deleted || got.Preserved != 0 || got.Sample != nil || len(got.Checkpoint.Nodes) > 0 {
+				t.Errorf("%+v: the next Run finds the others again", got)
+			}
 		}
 	})
 	t.Run("keys that the user may not delete", func(t *testing.T) {

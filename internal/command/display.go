@@ -51,7 +51,7 @@ func (d *display) show(o *v1alpha1.CacheFlush) {
 		return
 	}
 	done := 0
-	if o.Status.Progress != nil {
+	if o.Status.Progress != nil && !stale(o) {
 		done = int(o.Status.Progress.Percent) * width / 100
 	}
 	bar := []rune("[" + strings.Repeat("#", done) + strings.Repeat("-", width-done) + "] " + describe(o))
@@ -96,7 +96,7 @@ func (d *display) print(text string) { _, _ = io.WriteString(d.out, text) }
 func describe(o *v1alpha1.CacheFlush) string {
 	ready := apimeta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionReady)
 	switch p := o.Status.Progress; {
-	case ready == nil:
+	case ready == nil, stale(o):
 		return "waits for the operator"
 	case ready.Reason == v1alpha1.ReasonRunning && (p == nil || *p == v1alpha1.FlushProgress{}): // it may be counting first
 		return printable(ready.Message)

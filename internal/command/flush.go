@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
@@ -28,6 +30,7 @@ type flush struct {
 	client    client.WithWatch
 	namespace string
 	out       io.Writer
+	warnings  io.Writer
 }
 
 const flushExample = `  # Delete the keys of a release that went wrong, and wait for the end
@@ -52,7 +55,7 @@ A flush of this name that exists with the same spec counts as created, unless it
 		Example: fmt.Sprintf(flushExample, program),
 		Args:    NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.out = cmd.OutOrStdout()
+			f.out, f.warnings = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return f.run(cmd.Context(), cmd)
 		},
 	}
@@ -143,6 +146,27 @@ func (f *flush) complete(c *cobra.Command) error {
 		return usage("--timeout must not be negative")
 	case f.timeout > 0 && !f.wait:
 		return usage("--timeout needs --wait")
+	}
+	return text(c)
+}
+
+// text that is given must not be empty, as that of a variable that is not set: without a word, the default pool would be
+// flushed. And it must be UTF-8: JSON would put other characters for bytes that are not, and so ask for other keys.
+func text(c *cobra.Command) error {
+	for _, name := range []string{"pool", "pool-namespace", "prefix", "match", "key", "declared-entries", "run-id"} {
+		flag := c.Flags().Lookup(name)
+		values := []string{flag.Value.String()}
+		if list, ok := flag.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, value := range values {
+			switch {
+			case flag.Changed && value == "":
+				return usage("--%s must not be empty", name)
+			case !utf8.ValidString(value):
+				return usage("--%s must be UTF-8 text", name)
+			}
+		}
 	}
 	return nil
 }

@@ -122,9 +122,12 @@ func (f *flush) watcher(object *v1alpha1.CacheFlush, d *display, stop context.Ca
 	}
 }
 
+// stale says whether the status is of another run than the spec asks for.
+func stale(o *v1alpha1.CacheFlush) bool { return o.Spec.RunID != o.Status.RunID }
+
 // ended is the condition that says so, of the run that the spec asks for; empty while it goes on.
 func ended(o *v1alpha1.CacheFlush) string {
-	if o.Spec.RunID != o.Status.RunID {
+	if stale(o) {
 		return ""
 	}
 	for _, condition := range []string{v1alpha1.ConditionComplete, v1alpha1.ConditionFailed} {

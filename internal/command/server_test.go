@@ -174,6 +174,18 @@ func TestAnAPIServerWithoutOurKinds(t *testing.T) {
 	b.Expect(code).To(Equal(command.ExitFailed))
 }
 
+// An admission policy may have something to say of a flush that it lets through.
+func TestWarningsOfTheAPIServerAreShown(t *testing.T) {
+	b := newBench(t)
+	server := proxy{answers: func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Warning", `299 - "all is much"`)
+		return false
+	}}.start(b)
+	_, err := b.flush(t.Context(), "--name", "f", "--all", server)
+	b.Expect(err).NotTo(HaveOccurred())
+	b.Expect(b.said()).To(Equal("Warning: all is much\ncacheflush/f created\n"))
+}
+
 func TestTheTimeoutIsOfAllThatIsDone(t *testing.T) {
 	t.Parallel()
 	for name, silent := range map[string]func(*http.Request) bool{
