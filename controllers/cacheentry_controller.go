@@ -31,6 +31,7 @@ type cacheEntryReconciler struct {
 	pools    *poolFinder
 	registry *pools.Registry
 	claims   *claims.Index
+	orphans  *orphans
 	// tellRivals of an entry that claims on keys have come or gone.
 	tellRivals func(ctx context.Context, entry types.NamespacedName, changed []claims.Place)
 }
@@ -44,8 +45,7 @@ func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	entry := &v1alpha1.CacheEntry{}
 	if err := r.Get(ctx, req.NamespacedName, entry); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.forgetAbout(ctx, req.NamespacedName)
-			return ctrl.Result{}, nil
+			return r.bury(ctx, req.NamespacedName)
 		}
 		return ctrl.Result{}, err
 	}
@@ -154,13 +154,6 @@ func (r *cacheEntryReconciler) takeOver(ctx context.Context, entry *v1alpha1.Cac
 	if kept {
 		r.tellRivals(ctx, client.ObjectKeyFromObject(entry), []claims.Place{claimOf(entry).Place})
 	}
-}
-
-// forgetAbout an entry that is no more.
-func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.NamespacedName) {
-	r.tellRivals(ctx, name, r.claims.Delete(name, ""))
-	r.registry.Gone(name)
-	r.unseen.forget(name)
 }
 
 // claimOf an entry.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,7 +19,6 @@ import (
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
-	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/status"
@@ -29,8 +29,6 @@ const (
 	deletionPatience = 5 * time.Minute
 	// deletionRetry is the time between two attempts to delete a key.
 	deletionRetry = 5 * time.Second
-	// heirPatience is how long a deletion waits for the entry that the key passes on to, looking every heirDelay.
-	heirPatience, heirDelay = 10 * time.Second, 100 * time.Millisecond
 )
 
 // leave the locations that the entry has moved away from, now that the new one is written. What cannot be deleted
@@ -90,7 +88,11 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 			recorded = slices.DeleteFunc(slices.Clone(recorded), func(o location) bool { return o == l })
 		}
 	}
-	if err := r.setRecord(ctx, entry, recorded); err != nil {
+	err := r.setRecord(ctx, entry, recorded)
+	if !entry.DeletionTimestamp.IsZero() {
+		err = client.IgnoreNotFound(err) // the record has gone with the entry
+	}
+	if err != nil {
 		return nil, err
 	}
 	r.tellLeft(ctx, entry, notes)
@@ -118,7 +120,7 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	if !r.pools.synced() {
 		return "", status.Silent(startupDelay)
 	}
-	inherited, note, err := r.inherited(ctx, entry, pool, l)
+	inherited, err := r.inherited(ctx, entry, pool, l)
 	if err != nil {
 		return "", err
 	}
@@ -184,17 +186,16 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 	return digests, nil
 }
 
-// inherited says whether a key passes on to another entry, once that has put it on record. If that takes too long, a note
-// tells.
-func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) (yes bool, note string, err error) {
+// inherited says whether a key passes on to another entry, which has it on record then.
+func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) (bool, error) {
 	claimed, err := r.pools.claimants(ctx, pool, l.place(entry.Namespace), entry.Namespace)
 	if err != nil {
-		return false, "", err
+		return false, err
 	}
 	for _, c := range claimed {
 		if c.UID == entry.UID {
 			if entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place {
-				return true, "", nil // it is where the entry is now
+				return true, nil // it is where the entry is now
 			}
 			continue
 		}
@@ -202,39 +203,31 @@ func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.Ca
 		err := r.Get(ctx, c.Entry, heir)
 		switch {
 		case client.IgnoreNotFound(err) != nil:
-			return false, "", err
-		case err != nil, heir.UID != c.UID, !heir.DeletionTimestamp.IsZero(): // it goes too; the index does not know yet
+			return false, err
+		case err != nil, heir.UID != c.UID, !heir.DeletionTimestamp.IsZero(), claimOf(heir).Place != c.Place: // the index does not know yet
 			continue
-		case settled(heir, c.Place):
-			return true, "", nil
-		case !deletes(entry, pool): // so there is nothing to wait for
-			return false, "", nil
-		case r.hasTime(entry, pool):
-			return false, "", status.Silent(heirDelay)
 		}
-		return true, fmt.Sprintf("Key %q stays in Redis for another CacheEntry, which has not taken it over yet", l.Key), nil
+		return true, r.bequeath(ctx, heir)
 	}
-	return false, "", nil
+	return false, nil
 }
 
-// deletes says whether an entry that leaves a key deletes it, if nobody else declares it.
-func deletes(entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool) bool {
-	return pool != nil && !pool.Spec.Suspend && !entry.Spec.Suspend && !retains(entry)
-}
-
-// hasTime says whether an entry may still wait for an heir: one that is being deleted for a while, and one that has only
-// moved away as long as it does not hold up the pool.
-func (r *cacheEntryReconciler) hasTime(entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool) bool {
-	if entry.DeletionTimestamp.IsZero() {
-		return pool.DeletionTimestamp.IsZero()
+// bequeath a key to the entry that declares it, by putting it on record there: should that go before it was ever looked
+// at, it deletes the key as if it had written it. EnsurePresent takes what it finds for somebody else's.
+func (r *cacheEntryReconciler) bequeath(ctx context.Context, heir *v1alpha1.CacheEntry) error {
+	pool, err := r.pools.pool(ctx, heir.Pool(), heir.Namespace)
+	if err != nil || pool == nil || !recordable(heir) || heir.EffectivePolicy() == v1alpha1.PolicyEnsurePresent {
+		return err
 	}
-	return r.clock.Since(entry.DeletionTimestamp.Time) <= heirPatience
-}
-
-// settled says whether an heir has put the key on record, so that it will not go without deleting it, or never will.
-func settled(heir *v1alpha1.CacheEntry, at claims.Place) bool {
-	return !recordable(heir) || heir.Spec.Suspend || heir.EffectivePolicy() == v1alpha1.PolicyEnsurePresent ||
-		slices.ContainsFunc(recordOf(heir), func(l location) bool { return l.place(heir.Namespace) == at })
+	recorded, l := recordOf(heir), locationIn(pool, heir.Spec.Key)
+	if _, ok := l.among(recorded); ok {
+		return nil
+	}
+	err = r.setRecord(ctx, heir, append(recorded, l))
+	if apierrors.IsNotFound(err) { // it is gone already, and the cache does not know yet
+		return status.Silent(conflictDelay)
+	}
+	return err
 }
 
 // deleteKey through the keeper. It gives up on a pool that cannot serve after a while, or at once when that is being

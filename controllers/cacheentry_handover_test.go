@@ -364,7 +364,7 @@ func TestAKeyPassesOnToAnEntryThatCannotWrite(t *testing.T) {
 	}
 }
 
-// A holder that moves away remembers its key until another entry has taken it over: if that goes before, the key must too.
+// A holder that moves away leaves its key to another entry: if that goes before it has written, the key must too.
 func TestAHolderThatMovesAwayDeletesTheKeyThatNobodyTakesOver(t *testing.T) {
 	t.Parallel()
 	for _, taken := range []bool{true, false} {
@@ -419,4 +419,24 @@ func TestWhenAllEntriesOfAKeyGoItIsDeleted(t *testing.T) {
 		w.vanishes(heir)
 		w.lacks(mainPrefix + key)
 	}
+}
+
+// Whoever a key has passed on to deletes it, also when it never came to write there.
+func TestAKeyThatHasPassedOnIsDeletedWithItsLastEntry(t *testing.T) {
+	w, _ := newRealWorld(t)
+	p := w.ready()
+	older, younger := w.entry("a", keyed("k"), valued("older")), w.entry("b", keyed("k"), fromConfigMap("missing", "k"))
+	w.create(older)
+	w.becomes(older, isWarm)
+	w.create(younger)
+	w.becomes(younger, stalls("KeyConflict"))
+	w.Expect(younger.Finalizers).To(BeEmpty())
+	w.delete(older)
+	w.vanishes(older)
+	w.becomes(younger, waits("SourceNotFound"))
+	w.Expect(younger.Annotations[writtenAnnotation]).To(Equal(recordAt(p, "k")))
+	w.stores(mainPrefix+"k", "older", time.Second)
+	w.delete(younger)
+	w.vanishes(younger)
+	w.lacks(mainPrefix + "k")
 }

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/plan"
@@ -90,4 +91,56 @@ func TestWhoeverAKeyIsTakenFromLooksAgain(t *testing.T) {
 	p.Expect(told).To(Equal([]claims.Place{{Pool: inNamespace("main"), Key: "k"}}))
 	p.look()
 	p.Expect(told).To(HaveLen(1))
+}
+
+// The API server looks at the finalizers of an object, and then deletes it: one that is set in between is of no use.
+func TestTheKeyOfAnEntryThatIsDeletedInSpiteOfItsFinalizerIsDeleted(t *testing.T) {
+	p, m := newLate(t)
+	p.look()
+	p.Expect(m.Exists(lateKey)).To(BeTrue())
+	for _, name := range []string{"heir", "e"} {
+		last := p.remove(name)
+		p.Expect(p.orphans.add(last)).To(BeTrue())
+		_, _, there := p.lookAt(name)
+		p.Expect(there).To(BeFalse())
+		p.Expect(m.Exists(lateKey)).To(Equal(name == "heir"), "the last one deletes the key")
+	}
+}
+
+// It is as patient as any deletion.
+func TestAnOrphanWaitsForItsPool(t *testing.T) {
+	m := redistest.Miniredis(t)
+	p := newPatient(t, downSince(time.Now()), warmEntry())
+	p.Expect(m.Set(lateKey, "v")).To(Succeed())
+	p.orphans.add(p.remove("e"))
+	result, _, _ := p.look()
+	p.Expect(result.RequeueAfter).To(Equal(deletionRetry))
+	p.connect(m.Addr())
+	p.look()
+	p.Expect(m.Exists(lateKey)).To(BeFalse())
+	result, _, _ = p.look()
+	p.Expect(result.RequeueAfter).To(BeZero(), "it is dealt with")
+}
+
+// What is deleted in good order is none: all was done while it was being deleted.
+func TestOnlyAnEntryWhoseFinalizerCameTooLateIsAnOrphan(t *testing.T) {
+	var o orphans
+	entry := warmEntry()
+	entry.DeletionTimestamp = new(metav1.Now())
+	NewWithT(t).Expect(o.add(entry)).To(BeFalse(), "deleted when the last finalizer was removed")
+	entry = warmEntry()
+	entry.Finalizers = nil
+	NewWithT(t).Expect(o.add(entry)).To(BeFalse(), "it was never ours, or somebody has taken the finalizer away")
+}
+
+// remove an entry at once, as it is.
+func (p *patient) remove(name string) *v1alpha1.CacheEntry {
+	p.t.Helper()
+	entry := &v1alpha1.CacheEntry{}
+	p.Expect(p.Get(p.t.Context(), inNamespace(name), entry)).To(Succeed())
+	last := entry.DeepCopy()
+	entry.Finalizers = nil
+	p.Expect(p.Update(p.t.Context(), entry)).To(Succeed())
+	p.Expect(p.Delete(p.t.Context(), entry)).To(Succeed())
+	return last
 }

@@ -47,12 +47,14 @@ func (l location) place(namespace string) claims.Place {
 	return claims.PlaceOf(l.pool(), namespace, l.Key)
 }
 
+// locationIn a pool, of a key of a spec.
+func locationIn(pool *v1alpha1.CachePool, key string) location {
+	return location{Pool: locationPool{Namespace: pool.Namespace, Name: pool.Name, UID: pool.UID}, Key: key}
+}
+
 // here is where the entry keeps its key now, and what it may write there.
 func (t *task) here() location {
-	l := location{
-		Pool: locationPool{Namespace: t.pool.Namespace, Name: t.pool.CachePool.Name, UID: t.pool.CachePool.UID},
-		Key:  t.entry.Spec.Key,
-	}
+	l := locationIn(t.pool.CachePool, t.entry.Spec.Key)
 	l.Lost = t.lost
 	if p := t.entry.EffectivePolicy(); !t.content.secret && (p == v1alpha1.PolicyEnsurePresent || p == v1alpha1.PolicyWriteOnChange) {
 		l.Digest = t.content.identity

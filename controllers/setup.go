@@ -70,6 +70,7 @@ type system struct {
 	claims   *claims.Index
 	finder   *poolFinder
 	endings  endings
+	orphans  orphans
 	counts   *metrics.Entries
 
 	// entries and pools to look at, and pools that opened, for entries and for flushes.
@@ -163,6 +164,9 @@ func (s *system) watchClaims(ctx context.Context) error {
 				name := client.ObjectKeyFromObject(entry)
 				s.counts.Delete(name)
 				s.tellRivals(ctx, name, s.claims.Delete(name, entry.UID))
+				if s.elected() && s.orphans.add(entry) {
+					s.entries.tell(ctx, name)
+				}
 			}
 		},
 	})
@@ -182,11 +186,19 @@ func stateOf(entry *v1alpha1.CacheEntry) metrics.EntryState {
 	return state
 }
 
-// tellRivals has every other entry looked at that claims one of these keys, by any pool of the server.
-func (s *system) tellRivals(ctx context.Context, entry types.NamespacedName, changed []claims.Place) {
+// elected says whether this operator works.
+func (s *system) elected() bool {
 	select {
 	case <-s.mgr.Elected():
+		return true
 	default:
+		return false
+	}
+}
+
+// tellRivals has every other entry looked at that claims one of these keys, by any pool of the server.
+func (s *system) tellRivals(ctx context.Context, entry types.NamespacedName, changed []claims.Place) {
+	if !s.elected() {
 		return // nobody reads the channel yet; when that begins, every entry is looked at anyway
 	}
 	for _, place := range changed {
@@ -231,7 +243,7 @@ func (s *system) build(kind client.ObjectList) *builder.Builder {
 func (s *system) setupEntries(context.Context) error {
 	r := &cacheEntryReconciler{
 		Client: s.mgr.GetClient(), finisher: s.finisher(), reader: s.mgr.GetAPIReader(),
-		pools: s.finder, registry: s.registry, claims: s.claims, tellRivals: s.tellRivals,
+		pools: s.finder, registry: s.registry, claims: s.claims, orphans: &s.orphans, tellRivals: s.tellRivals,
 	}
 	return s.build(&v1alpha1.CacheEntryList{}).
 		For(&v1alpha1.CacheEntry{}).
