@@ -74,7 +74,7 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 		recorded = locations
 	}
 	var waiting *status.Verdict
-	notes := map[location]string{}
+	var notes []string
 	for _, l := range locations {
 		note, err := r.release(ctx, entry, l)
 		verdict, ok := errors.AsType[*status.Verdict](err)
@@ -84,7 +84,7 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 		case err != nil:
 			return nil, err
 		default:
-			notes[l] = note
+			notes = append(notes, note)
 			recorded = slices.DeleteFunc(slices.Clone(recorded), func(o location) bool { return o == l })
 		}
 	}
@@ -274,10 +274,10 @@ func (r *cacheEntryReconciler) hopeless(entry *v1alpha1.CacheEntry, pool *v1alph
 }
 
 // tellLeft says in the log, in events and in a metric which keys stay.
-func (r *cacheEntryReconciler) tellLeft(ctx context.Context, entry *v1alpha1.CacheEntry, notes map[location]string) {
-	for l, note := range notes {
+func (r *cacheEntryReconciler) tellLeft(ctx context.Context, entry *v1alpha1.CacheEntry, notes []string) {
+	for _, note := range notes {
 		if note != "" {
-			metrics.Left(l.pool())
+			metrics.Left(entry.Namespace)
 			ctrl.LoggerFrom(ctx).Info(note)
 			about, with := r.witness(ctx, entry)
 			r.recorder.Eventf(about, with, corev1.EventTypeWarning, v1alpha1.ReasonReleased, "Delete", "%s", note)

@@ -20,8 +20,8 @@ var (
 
 	left = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cachewright_keys_left_total",
-		Help: "Keys that stayed in Redis although their CacheEntry would have had them deleted; it stays when the pool is gone.",
-	}, []string{"namespace", "pool"})
+		Help: "Keys that stayed in Redis although a CacheEntry of this namespace would have had them deleted.",
+	}, []string{"namespace"})
 )
 
 func init() { //nolint:gochecknoinits // as controller-runtime registers its own
@@ -78,8 +78,9 @@ func in(pool types.NamespacedName, note func(*Pool)) {
 	}
 }
 
-// Left notes that a key stayed in Redis. It counts on when the pool is gone, since then keys stay.
-func Left(pool types.NamespacedName) { left.WithLabelValues(pool.Namespace, pool.Name).Inc() }
+// Left notes that a key of an entry in this namespace stayed in Redis. Its pool may be gone, and is not named: the name comes
+// from an annotation that whoever has the entry may change, and this series is never deleted.
+func Left(namespace string) { left.WithLabelValues(namespace).Inc() }
 
 // What becomes of the keys that a flush matches.
 const (
