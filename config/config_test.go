@@ -151,7 +151,7 @@ func TestDeployment(t *testing.T) {
 	d := deployment(t)
 	pod := d.Spec.Template.Spec
 	manager := pod.Containers[0]
-	if *d.Spec.Replicas != 1 || *pod.TerminationGracePeriodSeconds != 10 || pod.PriorityClassName != "" || len(pod.Containers) != 1 {
+	if *d.Spec.Replicas != 1 || *pod.TerminationGracePeriodSeconds != 35 || pod.PriorityClassName != "" || len(pod.Containers) != 1 {
 		t.Errorf("got %d replicas, %v s to terminate, priority class %q, %d containers",
 			*d.Spec.Replicas, pod.TerminationGracePeriodSeconds, pod.PriorityClassName, len(pod.Containers))
 	}

@@ -61,7 +61,7 @@ func (r *cacheFlushReconciler) turn(ctx context.Context, flush *v1alpha1.CacheFl
 		return nil
 	}
 	var list v1alpha1.CacheFlushList
-	if err := r.List(ctx, &list, client.MatchingFields{poolIndex: pool.name.String()}); err != nil {
+	if err := r.List(ctx, &list, client.MatchingFields{poolIndex: pool.name.String()}, client.UnsafeDisableDeepCopy); err != nil {
 		return err
 	}
 	served := slices.DeleteFunc(list.Items, func(f v1alpha1.CacheFlush) bool {
@@ -91,7 +91,7 @@ func (r *cacheFlushReconciler) behind(ctx context.Context, o client.Object) []re
 		return nil
 	}
 	var list v1alpha1.CacheFlushList
-	if err := r.List(ctx, &list, client.MatchingFields{poolIndex: flush.Pool().String()}); err != nil {
+	if err := r.List(ctx, &list, client.MatchingFields{poolIndex: flush.Pool().String()}, client.UnsafeDisableDeepCopy); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Flushes of a pool could not be listed")
 		return nil
 	}
