@@ -161,6 +161,7 @@ func TestDeletionsRunWhileTheServerIsOutOfMemory(t *testing.T) {
 	}
 	w.Expect(w.keys("*")).To(BeEmpty(), "nor markers of counters")
 	w.Expect(w.redis.ConfigSet(t.Context(), "maxmemory", "0").Err()).To(Succeed())
+	w.look(p)
 	w.becomes(fresh, isWarm)
 }
 

@@ -55,7 +55,8 @@ func run(ctx context.Context, demo, verbose bool) (err error) {
 	}
 	ctrl.SetLogger(log)
 	say("Starting a Kubernetes API server ...")
-	env, err := controlplane.Start()
+	// At its end it waits as long for a request to end, and a kubectl that watches in another terminal never does.
+	env, err := controlplane.Start(controlplane.WithFlag("request-timeout", "5s"))
 	if err != nil {
 		return err
 	}

@@ -53,8 +53,10 @@ type bench struct {
 	client     client.WithWatch
 	api        rest.Interface
 	etcdURL    string
-	server     *redistest.Server
-	redis      *redis.Client
+	// value of the entries.
+	value  string
+	server *redistest.Server
+	redis  *redis.Client
 	// network is what the operator reaches Redis through. It counts round trips.
 	network  *redistest.Proxy
 	operator *operatorProcess
@@ -62,7 +64,7 @@ type bench struct {
 
 func newBench(b *testing.B, options ...controlplane.Option) *bench {
 	b.Helper()
-	w := &bench{B: b, kubeconfig: filepath.Join(b.TempDir(), "kubeconfig")}
+	w := &bench{B: b, value: value, kubeconfig: filepath.Join(b.TempDir(), "kubeconfig")}
 	env, err := controlplane.Start(options...)
 	w.must(err)
 	b.Cleanup(func() { w.must(env.Stop()) })
@@ -118,16 +120,16 @@ func (b *bench) pipelined(n int, prefix string, command func(p redis.Pipeliner, 
 // key number i.
 func key(i int) string { return fmt.Sprintf("key-%06d", i) }
 
-// value that all keys have: 100 bytes.
+// value that all keys have where nothing else is said: 100 bytes.
 var value = strings.Repeat("v", 100)
 
 // entry number i.
-func entry(i int) *v1alpha1.CacheEntry {
+func (b *bench) entry(i int) *v1alpha1.CacheEntry {
 	return &v1alpha1.CacheEntry{
 		ObjectMeta: metav1.ObjectMeta{Name: key(i), Namespace: namespace},
 		Spec: v1alpha1.CacheEntrySpec{
 			PoolRef: v1alpha1.PoolReference{Name: poolName}, Key: key(i),
-			Value: new(value), TTL: &metav1.Duration{Duration: time.Hour},
+			Value: new(b.value), TTL: &metav1.Duration{Duration: time.Hour},
 		},
 	}
 }

@@ -47,11 +47,13 @@ func BenchmarkEntries(b *testing.B) {
 		report: newReport(b, "entries"), auditLog: log,
 		bench: newBench(b, controlplane.WithFlag("audit-policy-file", policy), controlplane.WithFlag("audit-log-path", log)),
 	}
+	k.value = strings.Repeat("v", 1024)
 	k.createPool(k.network.Addr)
 	k.stamp(0, *entries)
 	k.restarts()
 	k.repairs()
 	k.floods()
+	k.outage()
 	k.idle()
 	k.stopOperator()
 	k.end()
@@ -65,17 +67,13 @@ func (k *kept) floods() {
 		k.must(k.redis.FlushAll(k.Context()).Err())
 		profiled := k.operator.profile("flushall", 2)
 		began := time.Now()
-		for deadline := began.Add(patience); int(k.redis.DBSize(k.Context()).Val()) < *entries; {
-			if time.Now().After(deadline) {
-				k.Fatal("the keys are not back")
-			}
-		}
+		k.awaitKeys(began)
 		ours = append(ours, milliseconds(time.Since(began)))
 		profiled()
 		pause(k.Context(), time.Second) // the operator has had a look at all of them
 
 		began = time.Now()
-		k.pipelined(*entries, "floor:", func(p redis.Pipeliner, name string, _ int) { p.Set(k.Context(), name, value, time.Hour) })
+		k.pipelined(*entries, "floor:", func(p redis.Pipeliner, name string, _ int) { p.Set(k.Context(), name, k.value, time.Hour) })
 		floors = append(floors, milliseconds(time.Since(began)))
 		k.pipelined(*entries, "floor:", func(p redis.Pipeliner, name string, _ int) { p.Unlink(k.Context(), name) })
 	}
@@ -105,7 +103,7 @@ func (k *kept) restarts() {
 		began := time.Now()
 		k.must(k.client.List(k.Context(), &v1alpha1.CacheEntryList{}, client.InNamespace(namespace)))
 		k.pipelined(*entries, prefix, func(p redis.Pipeliner, name string, _ int) {
-			p.GetRange(k.Context(), name, 0, int64(len(value)))
+			p.GetRange(k.Context(), name, 0, int64(len(k.value)))
 			p.PTTL(k.Context(), name)
 		})
 		floors = append(floors, milliseconds(time.Since(began)))
@@ -115,6 +113,31 @@ func (k *kept) restarts() {
 	k.add("restart-floor", "restart: start of the process until all keys are verified / floor", "", nil, ratios(starts, floors)...)
 	k.add("restart-writes", "restart: writes to the API server", "", new(0.), writes...)
 	k.add("restart-trips", "restart: round trips to Redis", "", new(100.), trips...)
+}
+
+// outage measures what a server costs that is away for some seconds, and comes back without data.
+func (k *kept) outage() {
+	k.Helper()
+	const away = 5 * time.Second
+	asked := k.requests().ofEntries
+	k.server.Kill()
+	pause(k.Context(), away)
+	k.server.Restart()
+	began := time.Now()
+	k.awaitKeys(began)
+	k.add("outage", fmt.Sprintf("Redis is away for %s and comes back empty, until all keys are back", away), "ms", nil, milliseconds(time.Since(began)))
+	pause(k.Context(), 2*time.Second) // whatever else it might do
+	k.add("outage-writes", fmt.Sprintf("Redis is away for %s: writes to the API server for entries", away), "", new(0.), float64(k.requests().ofEntries-asked))
+}
+
+// awaitKeys until the server has them all.
+func (k *kept) awaitKeys(began time.Time) {
+	k.Helper()
+	for int(k.redis.DBSize(k.Context()).Val()) < *entries {
+		if time.Since(began) > patience {
+			k.Fatal("the keys are not back")
+		}
+	}
 }
 
 // calls of a command.
@@ -138,8 +161,8 @@ func (k *kept) idle() {
 	k.add("idle-requests", "idle: requests to the API server", "a minute", nil, float64(after.all-before.all)/minutes)
 }
 
-// requests of the operator.
-type requests struct{ all, writes int }
+// requests of the operator: all of them, those that write, and those that write entries.
+type requests struct{ all, writes, ofEntries int }
 
 // requests that the API server has noted so far.
 func (k *kept) requests() (seen requests) {
@@ -155,6 +178,9 @@ func (k *kept) requests() (seen requests) {
 		var e struct {
 			Verb      string `json:"verb"`
 			UserAgent string `json:"userAgent"`
+			Object    struct {
+				Resource string `json:"resource"`
+			} `json:"objectRef"`
 		}
 		k.must(json.Unmarshal(text, &e))
 		if !strings.HasPrefix(e.UserAgent, filepath.Base(k.operator.Path)+"/") {
@@ -163,6 +189,9 @@ func (k *kept) requests() (seen requests) {
 		seen.all++
 		if !slices.Contains([]string{"get", "list", "watch"}, e.Verb) {
 			seen.writes++
+			if e.Object.Resource == "cacheentries" {
+				seen.ofEntries++
+			}
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (k *kept) repairs() {
 		{"evicted", k.evict},
 		{"floor", func(key string) {
 			k.must(k.redis.Unlink(k.Context(), key).Err())
-			k.must(k.redis.Set(k.Context(), key, value, time.Hour).Err())
+			k.must(k.redis.Set(k.Context(), key, k.value, time.Hour).Err())
 		}},
 	}
 	took := make([][]float64, len(ways))
@@ -83,7 +83,7 @@ func (k *kept) awaitKey(name string) {
 			text, left = p.Get(k.Context(), name), p.PTTL(k.Context(), name)
 			return nil
 		})
-		if text.Val() == value && left.Val() > time.Minute {
+		if text.Val() == k.value && left.Val() > time.Minute {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -29,7 +29,7 @@ func (b *bench) stamp(from, to int) {
 		b.keepOne()
 		from = 1
 	}
-	original := entry(0)
+	original := b.entry(0)
 	b.must(b.client.Get(b.Context(), client.ObjectKeyFromObject(original), original))
 	var found struct {
 		KVs []struct {
@@ -50,7 +50,7 @@ func (b *bench) stamp(from, to int) {
 		b.etcd("txn", map[string]any{"success": puts}, &struct{}{})
 	}
 	b.awaitCache(to)
-	b.pipelined(to, prefix, func(p redis.Pipeliner, name string, _ int) { p.Set(b.Context(), name, value, time.Hour) })
+	b.pipelined(to, prefix, func(p redis.Pipeliner, name string, _ int) { p.Set(b.Context(), name, b.value, time.Hour) })
 }
 
 // awaitCache waits until the API server serves so many entries from its cache. What is put in one transaction has the same
@@ -73,7 +73,7 @@ func (b *bench) keepOne() {
 	b.startOperator()
 	b.awaitPool()
 	seen := b.watchReady(1)
-	b.must(b.client.Create(b.Context(), entry(0)))
+	b.must(b.client.Create(b.Context(), b.entry(0)))
 	seen.await()
 	pause(b.Context(), time.Second) // it has come to rest
 	b.stopOperator()

@@ -61,7 +61,7 @@ func warmUp(b *bench, n int) *sightings {
 	b.awaitPool()
 	seen, writes := b.watchReady(n), b.writes()
 	profiled := b.operator.profile(fmt.Sprintf("warmup-%d", n), max(3, n/500))
-	b.must(parallel(n, func(i int) error { return b.client.Create(b.Context(), entry(i)) }))
+	b.must(parallel(n, func(i int) error { return b.client.Create(b.Context(), b.entry(i)) }))
 	seen.await()
 	seen.writes = float64(b.writes()-writes) / float64(n)
 	profiled()
@@ -80,7 +80,7 @@ func warmFloor(b *bench, n int) *sightings {
 		patched <- parallel(n, func(int) error { return b.patch(<-created) })
 	}()
 	b.must(parallel(n, func(i int) error {
-		e := entry(i)
+		e := b.entry(i)
 		err := b.client.Create(b.Context(), e)
 		created <- e
 		return err
@@ -96,7 +96,7 @@ func (b *bench) practice() {
 	const n = 100
 	warmFloor(b, n)
 	b.must(parallel(n, func(i int) error {
-		e := entry(i)
+		e := b.entry(i)
 		none := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
 		return errors.Join(b.client.Patch(b.Context(), e, none), b.client.Delete(b.Context(), e))
 	}))
