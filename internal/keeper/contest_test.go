@@ -196,6 +196,32 @@ func TestLossesAndExpiryDoNotContest(t *testing.T) {
 	b.Expect(metric(t, "repairs_total", "expired")).To(Equal(5.0))
 }
 
+// A look may find out before the server's word of it comes, on another connection: in a benchmark it did of 22 keys.
+func TestALossThatALookFindsFirstDoesNotContest(t *testing.T) {
+	measured(t)
+	b := newBench(t)
+	d := declaring("a", plan.Enforce)
+	b.Keep(t.Context(), id("a"), d, nil)
+	b.redis.Del(prefix + "a")
+	b.Verify()
+	b.holds("a")
+	b.looked(1)
+	b.pass(30 * time.Second)
+
+	b.redis.FlushAll()
+	b.Verify()
+	b.tells(d, plan.Contested)
+	b.holds("a")
+	b.Rewarm() // the word has come
+	b.tells(d, plan.Warm)
+	b.Expect(metric(t, "contested_keys", "")).To(BeZero())
+
+	// Somebody's change is none the less remembered.
+	b.redis.Del(prefix + "a")
+	b.Verify()
+	b.tells(d, plan.Contested)
+}
+
 // A key that is looked at in its last millisecond, of which nothing is left in the server's words, runs out all the same.
 func TestAKeyThatIsSeenInItsLastMillisecondRunsOut(t *testing.T) {
 	measured(t)

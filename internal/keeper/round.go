@@ -188,6 +188,9 @@ func (t *task) decide(seen cache.Observation, now time.Time) bool {
 	t.state, t.cause = d.State, d.Cause
 	contest := &t.item.contest
 	switch {
+	case d.Action == plan.Leave && t.because == lost:
+		contest.Forgive(now)
+		return false
 	case d.Action == plan.Leave:
 		contest.Right()
 		return false

@@ -20,6 +20,8 @@ const (
 	quiet = time.Minute
 	// firstPause before a second change is undone, and the longest one.
 	firstPause, maxPause = time.Second, 30 * time.Second
+	// moment is by how much the news of a loss may come later than what a look has found.
+	moment = time.Second
 )
 
 // Undo notes that the key was found changed, and says how long to wait before it is written. When there is nothing to
@@ -47,6 +49,15 @@ func (c *Contest) Undo(now time.Time) (wait time.Duration) {
 func (c *Contest) Excuse(now time.Time) {
 	if c.changes > 0 && (c.pending || c.noticed.Equal(now)) {
 		c.changes--
+	}
+	c.pending = false
+}
+
+// Forgive what was noticed a moment ago, and is right by now: the server has lost everything, which a look on another
+// connection may find before the server's word comes.
+func (c *Contest) Forgive(now time.Time) {
+	if c.changes > 0 && now.Sub(c.noticed) <= moment {
+		c.changes, c.noticed = c.changes-1, time.Time{}
 	}
 	c.pending = false
 }

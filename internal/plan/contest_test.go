@@ -297,6 +297,21 @@ func TestContestAlways(t *testing.T) {
 }
 
 // What turns out to be no second writer's doing, or was not undone after all, does not count; what was undone does.
+func TestForgive(t *testing.T) {
+	var c plan.Contest
+	c.Forgive(start) // there is nothing to forgive
+	undo(t, &c, at(0), 0)
+	undo(t, &c, at(10*time.Second), 0)
+	on(t, &c, at(10*time.Second), true)
+	c.Forgive(at(11 * time.Second))
+	on(t, &c, at(11*time.Second), false)
+	c.Forgive(at(11 * time.Second)) // once is enough
+	undo(t, &c, at(20*time.Second), 0)
+	on(t, &c, at(20*time.Second), true)
+	c.Forgive(at(22 * time.Second)) // that was too long ago to be the same
+	on(t, &c, at(22*time.Second), true)
+}
+
 func TestExcuse(t *testing.T) {
 	now := time.Now()
 	var c plan.Contest

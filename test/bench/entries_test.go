@@ -51,9 +51,9 @@ func BenchmarkEntries(b *testing.B) {
 	k.createPool(k.network.Addr)
 	k.stamp(0, *entries)
 	k.restarts()
+	k.outage() // before any key is contested: the status of those tells of what goes on
 	k.repairs()
 	k.floods()
-	k.outage()
 	k.idle()
 	k.stopOperator()
 	k.end()
