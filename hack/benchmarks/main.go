@@ -160,7 +160,7 @@ func read(folder string) ([]report, error) {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	order := []string{"flush", "scaling", "warmup", "entries", "memory", "primitives"}
+	order := []string{"flush", "scaling", "warmup", "entries", "losses", "memory", "primitives"}
 	slices.SortFunc(reports, func(a, b report) int {
 		return cmp.Compare(slices.Index(order, a.Name), slices.Index(order, b.Name))
 	})

@@ -2,7 +2,7 @@
 # Runs benchmarks, and makes a page of what they measured:
 #   full            all, into docs/benchmarks.md
 #   quick           all, much smaller, to see that they run
-#   NAME            one: flush, scaling, warmup, entries, memory or primitives
+#   NAME            one: flush, scaling, warmup, entries, losses, memory or primitives
 # ENTRIES, KEYS and REPEATS change the sizes. Only the full run writes into docs/; the others write into RESULTS.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -35,7 +35,7 @@ mkdir -p "$results"
 page=$results/benchmarks.md
 case $what in
   full) page=$root/docs/benchmarks.md ;&
-  quick) measure 'flush|scaling|warmup|entries|memory' && primitives ;;
+  quick) measure 'flush|scaling|warmup|entries|losses|memory' && primitives ;;
   primitives) primitives ;;
   *) measure "$what" ;;
 esac

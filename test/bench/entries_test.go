@@ -36,49 +36,32 @@ type kept struct {
 	used int
 }
 
-// BenchmarkEntries keeps entries warm, and measures one thing after the other.
-func BenchmarkEntries(b *testing.B) {
+// newKept makes entries with a value, which no operator keeps yet.
+func newKept(b *testing.B, report, value string) *kept {
+	b.Helper()
 	dir := b.TempDir()
 	policy, log := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "audit.log")
 	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	k := &kept{
-		report: newReport(b, "entries"), auditLog: log,
+		report: newReport(b, report), auditLog: log,
 		bench: newBench(b, controlplane.WithFlag("audit-policy-file", policy), controlplane.WithFlag("audit-log-path", log)),
 	}
-	k.value = strings.Repeat("v", 1024)
+	k.value = value
 	k.createPool(k.network.Addr)
 	k.stamp(0, *entries)
+	return k
+}
+
+// BenchmarkEntries keeps entries warm, and measures one thing after the other.
+func BenchmarkEntries(b *testing.B) {
+	k := newKept(b, "entries", value)
 	k.restarts()
-	k.outage() // before any key is contested: the status of those tells of what goes on
 	k.repairs()
-	k.floods()
 	k.idle()
 	k.stopOperator()
 	k.end()
-}
-
-// floods measure how long all keys take to be back after FLUSHALL, against a bare pipelined SET of as many.
-func (k *kept) floods() {
-	k.Helper()
-	var ours, floors []float64
-	for range *repeats {
-		k.must(k.redis.FlushAll(k.Context()).Err())
-		profiled := k.operator.profile("flushall", 2)
-		began := time.Now()
-		k.awaitKeys(began)
-		ours = append(ours, milliseconds(time.Since(began)))
-		profiled()
-		pause(k.Context(), time.Second) // the operator has had a look at all of them
-
-		began = time.Now()
-		k.pipelined(*entries, "floor:", func(p redis.Pipeliner, name string, _ int) { p.Set(k.Context(), name, k.value, time.Hour) })
-		floors = append(floors, milliseconds(time.Since(began)))
-		k.pipelined(*entries, "floor:", func(p redis.Pipeliner, name string, _ int) { p.Unlink(k.Context(), name) })
-	}
-	k.add("flushall", "FLUSHALL until all keys are back", "ms", new(1000.), ours...)
-	k.add("flushall-floor", "FLUSHALL until all keys are back / floor", "", nil, ratios(ours, floors)...)
 }
 
 // restarts measure what an operator that starts anew under warm entries costs, against a client that lists the entries and
@@ -113,31 +96,6 @@ func (k *kept) restarts() {
 	k.add("restart-floor", "restart: start of the process until all keys are verified / floor", "", nil, ratios(starts, floors)...)
 	k.add("restart-writes", "restart: writes to the API server", "", new(0.), writes...)
 	k.add("restart-trips", "restart: round trips to Redis", "", new(100.), trips...)
-}
-
-// outage measures what a server costs that is away for some seconds, and comes back without data.
-func (k *kept) outage() {
-	k.Helper()
-	const away = 5 * time.Second
-	asked := k.requests().ofEntries
-	k.server.Kill()
-	pause(k.Context(), away)
-	k.server.Restart()
-	began := time.Now()
-	k.awaitKeys(began)
-	k.add("outage", fmt.Sprintf("Redis is away for %s and comes back empty, until all keys are back", away), "ms", nil, milliseconds(time.Since(began)))
-	pause(k.Context(), 2*time.Second) // whatever else it might do
-	k.add("outage-writes", fmt.Sprintf("Redis is away for %s: writes to the API server for entries", away), "", new(0.), float64(k.requests().ofEntries-asked))
-}
-
-// awaitKeys until the server has them all.
-func (k *kept) awaitKeys(began time.Time) {
-	k.Helper()
-	for int(k.redis.DBSize(k.Context()).Val()) < *entries {
-		if time.Since(began) > patience {
-			k.Fatal("the keys are not back")
-		}
-	}
 }
 
 // calls of a command.
