@@ -15,7 +15,7 @@ import (
 // BenchmarkLosses has the server lose all keys, whose values are 1 KiB.
 func BenchmarkLosses(b *testing.B) {
 	k := newKept(b, "losses", strings.Repeat("v", 1024))
-	read := k.calls("getrange")
+	read := k.reads()
 	k.startOperator()
 	k.awaitReads(read + *entries)
 	k.floods()

@@ -31,7 +31,7 @@ func BenchmarkMemory(b *testing.B) {
 	for _, n := range sizes {
 		w.stamp(stamped, n)
 		stamped = n
-		read := w.calls("getrange")
+		read := w.reads()
 		w.startOperator()
 		w.awaitReads(read + n)
 		pause(w.Context(), *calm)
@@ -63,7 +63,7 @@ func BenchmarkMemory(b *testing.B) {
 // awaitReads until so many keys have been read since the server started.
 func (b *bench) awaitReads(n int) {
 	b.Helper()
-	for deadline := time.Now().Add(patience); b.calls("getrange") < n; pause(b.Context(), 5*time.Millisecond) {
+	for deadline := time.Now().Add(patience); b.reads() < n; pause(b.Context(), 5*time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.Fatal("the keys are not verified")
 		}
