@@ -31,8 +31,8 @@ type cacheEntryReconciler struct {
 	pools    *poolFinder
 	registry *pools.Registry
 	claims   *claims.Index
-	orphans  *orphans
-	// tellRivals of an entry that claims on keys have come or gone.
+	// tell an entry to look again, and tellRivals of one that claims on keys have come or gone.
+	tell       func(ctx context.Context, entry types.NamespacedName)
 	tellRivals func(ctx context.Context, entry types.NamespacedName, changed []claims.Place)
 }
 
@@ -45,7 +45,8 @@ func (r *cacheEntryReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	entry := &v1alpha1.CacheEntry{}
 	if err := r.Get(ctx, req.NamespacedName, entry); err != nil {
 		if apierrors.IsNotFound(err) {
-			return r.bury(ctx, req.NamespacedName)
+			r.forgetAbout(ctx, req.NamespacedName)
+			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
 	}
@@ -145,15 +146,20 @@ func (r *cacheEntryReconciler) holds(ctx context.Context, entry *v1alpha1.CacheE
 }
 
 // takeOver a key from the others who claim it. One of them may have held it until now, and not know yet; or it holds it
-// already, and it is this look that is out of date: whoever was at work there looks again.
+// already, or another key by now, and it is this look that is out of date: whoever was at work looks again.
 func (r *cacheEntryReconciler) takeOver(ctx context.Context, entry *v1alpha1.CacheEntry, all []claims.Claim) {
-	kept := false
 	for _, other := range all {
-		kept = other.UID != entry.UID && r.registry.Drop(other.Entry) || kept
+		if other.UID != entry.UID && r.registry.Drop(other.Entry) {
+			r.tell(ctx, other.Entry)
+		}
 	}
-	if kept {
-		r.tellRivals(ctx, client.ObjectKeyFromObject(entry), []claims.Place{claimOf(entry).Place})
-	}
+}
+
+// forgetAbout an entry that is no more.
+func (r *cacheEntryReconciler) forgetAbout(ctx context.Context, name types.NamespacedName) {
+	r.tellRivals(ctx, name, r.claims.Delete(name, ""))
+	r.registry.Gone(name)
+	r.unseen.forget(name)
 }
 
 // claimOf an entry.

@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
 	"github.com/cachewright/cachewright/internal/cache"
+	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/metrics"
 	"github.com/cachewright/cachewright/internal/status"
@@ -73,8 +75,20 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 	if len(recorded) == 0 {
 		recorded = locations
 	}
-	var waiting *status.Verdict
-	var notes []string
+	released, notes, waiting, err := r.releaseEach(ctx, entry, locations)
+	if err != nil {
+		return nil, err
+	}
+	recorded = slices.DeleteFunc(slices.Clone(recorded), func(l location) bool { return slices.Contains(released, l) })
+	if err := r.setRecord(ctx, entry, recorded); err != nil {
+		return nil, err
+	}
+	r.tellLeft(ctx, entry, notes)
+	return waiting, nil
+}
+
+// releaseEach of some locations, with notes on keys that stay. Of those that cannot be released yet, the verdict says why.
+func (r *cacheEntryReconciler) releaseEach(ctx context.Context, entry *v1alpha1.CacheEntry, locations []location) (released []location, notes []string, waiting *status.Verdict, err error) {
 	for _, l := range locations {
 		note, err := r.release(ctx, entry, l)
 		verdict, ok := errors.AsType[*status.Verdict](err)
@@ -82,21 +96,12 @@ func (r *cacheEntryReconciler) releaseAll(ctx context.Context, entry *v1alpha1.C
 		case ok:
 			waiting = verdict
 		case err != nil:
-			return nil, err
+			return nil, nil, nil, err
 		default:
-			notes = append(notes, note)
-			recorded = slices.DeleteFunc(slices.Clone(recorded), func(o location) bool { return o == l })
+			released, notes = append(released, l), append(notes, note)
 		}
 	}
-	err := r.setRecord(ctx, entry, recorded)
-	if !entry.DeletionTimestamp.IsZero() {
-		err = client.IgnoreNotFound(err) // the record has gone with the entry
-	}
-	if err != nil {
-		return nil, err
-	}
-	r.tellLeft(ctx, entry, notes)
-	return waiting, nil
+	return released, notes, waiting, nil
 }
 
 // abandonAll gives up every deletion that was asked for: the keys are to stay.
@@ -120,11 +125,13 @@ func (r *cacheEntryReconciler) release(ctx context.Context, entry *v1alpha1.Cach
 	if !r.pools.synced() {
 		return "", status.Silent(startupDelay)
 	}
-	inherited, err := r.inherited(ctx, entry, pool, l)
-	if err != nil {
-		return "", err
+	keep := retains(entry)
+	if !keep {
+		if keep, note, err = r.passOn(ctx, entry, pool, l); err != nil {
+			return "", err
+		}
 	}
-	f := keeper.Forgetting{Key: l.place(entry.Namespace).Key, KeepKey: inherited || retains(entry)}
+	f := keeper.Forgetting{Key: l.place(entry.Namespace).Key, KeepKey: keep}
 	if entry.Spec.Counter != nil {
 		f.Counter = string(entry.UID)
 	}
@@ -166,10 +173,16 @@ func retains(entry *v1alpha1.CacheEntry) bool {
 	return entry.EffectiveDeletionPolicy() == v1alpha1.DeletionRetain || entry.EffectivePolicy() == v1alpha1.PolicyObserve
 }
 
+// compares says whether the entry leaves a key that others have changed.
+func compares(entry *v1alpha1.CacheEntry) bool {
+	p := entry.EffectivePolicy()
+	return p == v1alpha1.PolicyEnsurePresent || p == v1alpha1.PolicyWriteOnChange
+}
+
 // digests of the values that the entry may have written last to a location: nil when it may delete whatever is there.
 // Of a Secret only the present content is known. Once that may have been written, there are no other digests.
 func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) ([]string, error) {
-	if p := entry.EffectivePolicy(); p != v1alpha1.PolicyEnsurePresent && p != v1alpha1.PolicyWriteOnChange {
+	if !compares(entry) && l.Digest == "" {
 		return nil, nil
 	}
 	digests := []string{l.Digest}
@@ -186,48 +199,78 @@ func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.Cach
 	return digests, nil
 }
 
-// inherited says whether a key passes on to another entry, which has it on record then.
-func (r *cacheEntryReconciler) inherited(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) (bool, error) {
-	claimed, err := r.pools.claimants(ctx, pool, l.place(entry.Namespace), entry.Namespace)
-	if err != nil {
-		return false, err
+// passOn a key to another entry that declares it, and say whether there is one. It has the key on record then. Should that be
+// impossible for long, a note tells.
+func (r *cacheEntryReconciler) passOn(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) (yes bool, note string, err error) {
+	heir, there, err := r.heir(ctx, entry, pool, l)
+	if err != nil || heir == nil || heir.UID == entry.UID { // it is where the entry is now
+		return heir != nil, "", err
 	}
-	for _, c := range claimed {
-		if c.UID == entry.UID {
-			if entry.DeletionTimestamp.IsZero() && c.Place == claimOf(entry).Place {
-				return true, nil // it is where the entry is now
-			}
-			continue
-		}
-		heir := &v1alpha1.CacheEntry{}
-		err := r.Get(ctx, c.Entry, heir)
-		switch {
-		case client.IgnoreNotFound(err) != nil:
-			return false, err
-		case err != nil, heir.UID != c.UID, !heir.DeletionTimestamp.IsZero(), claimOf(heir).Place != c.Place: // the index does not know yet
-			continue
-		}
-		return true, r.bequeath(ctx, heir)
+	there.Digest = l.Digest
+	if heir.EffectivePolicy() == v1alpha1.PolicyWriteOnChange {
+		there.Digest = cmp.Or(l.Digest, entry.Status.WrittenDigest)
 	}
-	return false, nil
+	if compares(entry) && there.Digest == "" { // nothing is known of what may be deleted
+		return true, "", nil
+	}
+	err = r.bequeath(ctx, heir, there)
+	switch {
+	case err == nil:
+		return true, "", nil
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // it has changed, or gone, and the cache does not know yet
+		return false, "", status.Silent(conflictDelay)
+	case r.hopeless(entry, pool, true):
+		return true, fmt.Sprintf("Key %q stays in Redis for another CacheEntry, which could not be told to delete it", l.Key), nil
+	}
+	ctrl.LoggerFrom(ctx).Error(err, "A key could not be put on the record of the entry that it passes on to", "heir", client.ObjectKeyFromObject(heir))
+	return false, "", status.Waiting(v1alpha1.ReasonWriteFailed, "The key cannot be passed on yet to another CacheEntry that declares it").In(deletionRetry)
 }
 
-// bequeath a key to the entry that declares it, by putting it on record there: should that go before it was ever looked
-// at, it deletes the key as if it had written it. EnsurePresent takes what it finds for somebody else's.
-func (r *cacheEntryReconciler) bequeath(ctx context.Context, heir *v1alpha1.CacheEntry) error {
-	pool, err := r.pools.pool(ctx, heir.Pool(), heir.Namespace)
-	if err != nil || pool == nil || !recordable(heir) || heir.EffectivePolicy() == v1alpha1.PolicyEnsurePresent {
-		return err
+// heir of a key that an entry leaves, and where that is in the heir's own words; nil when nobody declares it. It is the entry
+// itself when that has come back.
+func (r *cacheEntryReconciler) heir(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) (*v1alpha1.CacheEntry, location, error) {
+	claimed, err := r.pools.claimants(ctx, pool, l.place(entry.Namespace), entry.Namespace)
+	if err != nil {
+		return nil, location{}, err
 	}
-	recorded, l := recordOf(heir), locationIn(pool, heir.Spec.Key)
-	if _, ok := l.among(recorded); ok {
+	for _, c := range claimed {
+		if c.UID == entry.UID && !entry.DeletionTimestamp.IsZero() {
+			continue
+		}
+		if heir, there, err := r.claimant(ctx, c); err != nil || heir != nil {
+			return heir, there, err
+		}
+	}
+	return nil, location{}, nil
+}
+
+// claimant of a key; nil when the claim is out of date, or no pool serves the entry, which then declares nothing.
+func (r *cacheEntryReconciler) claimant(ctx context.Context, c claims.Claim) (*v1alpha1.CacheEntry, location, error) {
+	entry := &v1alpha1.CacheEntry{}
+	if err := r.Get(ctx, c.Entry, entry); err != nil {
+		return nil, location{}, client.IgnoreNotFound(err)
+	}
+	if entry.UID != c.UID || !entry.DeletionTimestamp.IsZero() || claimOf(entry).Place != c.Place {
+		return nil, location{}, nil
+	}
+	pool, err := r.pools.pool(ctx, entry.Pool(), entry.Namespace)
+	if err != nil || pool == nil {
+		return nil, location{}, err
+	}
+	return entry, locationIn(pool, entry.Spec.Key), nil
+}
+
+// bequeath a key to the entry that declares it, by putting it on record there: should that go before it was ever looked at,
+// it deletes the key as its predecessor would have. EnsurePresent takes what it finds for somebody else's.
+func (r *cacheEntryReconciler) bequeath(ctx context.Context, heir *v1alpha1.CacheEntry, l location) error {
+	if !recordable(heir) || heir.EffectivePolicy() == v1alpha1.PolicyEnsurePresent {
 		return nil
 	}
-	err = r.setRecord(ctx, heir, append(recorded, l))
-	if apierrors.IsNotFound(err) { // it is gone already, and the cache does not know yet
-		return status.Silent(conflictDelay)
+	recorded := recordOf(heir)
+	if _, ok := l.among(recorded); !ok {
+		recorded = append(recorded, l)
 	}
-	return err
+	return r.setRecord(ctx, heir, recorded)
 }
 
 // deleteKey through the keeper. It gives up on a pool that cannot serve after a while, or at once when that is being

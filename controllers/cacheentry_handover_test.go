@@ -440,3 +440,44 @@ func TestAKeyThatHasPassedOnIsDeletedWithItsLastEntry(t *testing.T) {
 	w.vanishes(younger)
 	w.lacks(mainPrefix + "k")
 }
+
+// A key that its holder would have left passes on as it is: the heir may delete only what the holder wrote last, until it
+// has written itself.
+func TestAnHeirDeletesWhatItsPredecessorWouldHave(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		holder, heir func(*v1alpha1.CacheEntry)
+		foreign      bool
+		stays        bool
+	}{
+		"Enforce to WriteOnChange":                       {enforcing, writingOnChange, false, false},
+		"WriteOnChange to Enforce":                       {writingOnChange, enforcing, false, false},
+		"WriteOnChange to Enforce, changed by others":    {writingOnChange, enforcing, true, true},
+		"EnsurePresent to Enforce, changed by others":    {ensuringPresent, enforcing, true, true},
+		"a counter that is retained":                     {counting(5, "r"), enforcing, false, true},
+		"to EnsurePresent, which takes it for another's": {enforcing, ensuringPresent, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := newRealWorld(t)
+			w.ready(unwatched)
+			holder, heir := w.entry("a", keyed("k"), valued("older"), test.holder), w.entry("b", keyed("k"), test.heir, fromConfigMap("missing", "k"))
+			w.create(holder)
+			w.Eventually(func() string { w.reload(holder); return summary(holder) }).Should(HavePrefix("Ready=True/"))
+			w.create(heir)
+			w.becomes(heir, stalls("KeyConflict"))
+			if test.foreign {
+				w.Expect(w.redis.Set(t.Context(), mainPrefix+"k", "foreign", 0).Err()).To(Succeed())
+			}
+			w.delete(holder)
+			w.vanishes(holder)
+			w.becomes(heir, waits("SourceNotFound"))
+			w.delete(heir)
+			w.vanishes(heir)
+			if test.stays {
+				w.Expect(w.has(mainPrefix + "k")).To(BeTrue())
+			} else {
+				w.lacks(mainPrefix + "k")
+			}
+		})
+	}
+}

@@ -5,16 +5,22 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/cachewright/cachewright/api/v1alpha1"
-	"github.com/cachewright/cachewright/internal/claims"
 	"github.com/cachewright/cachewright/internal/keeper"
 	"github.com/cachewright/cachewright/internal/plan"
 	"github.com/cachewright/cachewright/internal/testing/redistest"
@@ -77,60 +83,152 @@ func TestALookThatIsLateDoesNotKeepAKeyWhoseEntriesAreGone(t *testing.T) {
 // heir must hear of it, or else nobody would keep the key.
 func TestWhoeverAKeyIsTakenFromLooksAgain(t *testing.T) {
 	p, _ := newLate(t)
-	var told []claims.Place
-	p.tellRivals = func(_ context.Context, entry types.NamespacedName, changed []claims.Place) {
-		p.Expect(entry).To(Equal(inNamespace("e")))
-		told = append(told, changed...)
-	}
+	var told []types.NamespacedName
+	p.tell = func(_ context.Context, entry types.NamespacedName) { told = append(told, entry) }
 	p.look()
 	p.look()
 	p.Expect(told).To(BeEmpty(), "nobody else was at work there")
 	p.registry.Settle(inNamespace("main"), inNamespace("heir"))
 	p.keep("heir")
 	p.look()
-	p.Expect(told).To(Equal([]claims.Place{{Pool: inNamespace("main"), Key: "k"}}))
+	p.Expect(told).To(ConsistOf(inNamespace("heir")))
 	p.look()
 	p.Expect(told).To(HaveLen(1))
+}
+
+// newHeir is an entry that has nothing on record.
+func newHeir() *v1alpha1.CacheEntry {
+	heir := warmEntry()
+	heir.Name, heir.UID, heir.Finalizers, heir.Annotations = "heir", "3", nil, nil
+	return heir
+}
+
+// An entry that no pool serves declares nothing, so that there is nobody to pass the key on to.
+func TestAKeyWhosePoolIsGoneIsTold(t *testing.T) {
+	holder, heir := warmEntry(), newHeir()
+	p := newPatient(t, holder, heir)
+	p.claims.Set(claimOf(holder))
+	p.claims.Set(claimOf(heir))
+	p.Expect(p.Delete(t.Context(), holder)).To(Succeed())
+	_, _, there := p.look()
+	p.Expect(there).To(BeFalse())
+	p.Expect(p.events).To(Receive(ContainSubstring(`stays in Redis, since CachePool "main" is gone`)))
+}
+
+// Nobody can keep others from deleting their entries, by a policy for example that refuses changes of his own.
+func TestADeletionDoesNotHangOnAnHeirThatCannotBeChanged(t *testing.T) {
+	holder, heir := warmEntry(), newHeir()
+	p := newPatient(t, downSince(time.Now()), holder, heir)
+	c, ok := p.Client.(client.WithWatch)
+	p.Expect(ok).To(BeTrue())
+	p.finisher.client = interceptor.NewClient(c, interceptor.Funcs{
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, options ...client.PatchOption) error {
+			if o.GetName() == "heir" {
+				return apierrors.NewForbidden(schema.GroupResource{}, "heir", errors.New("frozen"))
+			}
+			return c.Patch(ctx, o, patch, options...)
+		},
+	})
+	p.claims.Set(claimOf(holder))
+	p.claims.Set(claimOf(heir))
+	p.Expect(p.Delete(t.Context(), holder)).To(Succeed())
+	p.Expect(p.Get(t.Context(), client.ObjectKeyFromObject(holder), holder)).To(Succeed())
+	p.fake.SetTime(holder.DeletionTimestamp.Time)
+	result, holder, there := p.look()
+	p.Expect(there).To(BeTrue())
+	p.Expect(result.RequeueAfter).To(Equal(deletionRetry))
+	p.Expect(readyReason(holder)).To(Equal(v1alpha1.ReasonWriteFailed))
+	p.fake.SetTime(holder.DeletionTimestamp.Add(deletionPatience))
+	_, _, there = p.look()
+	p.Expect(there).To(BeFalse())
+	p.Eventually(p.events).Should(Receive(ContainSubstring("could not be told to delete it")))
+}
+
+// orphanage of a patient's entries.
+func (p *patient) orphanage() *orphans {
+	return &orphans{cacheEntryReconciler: p.cacheEntryReconciler, found: make(names, 10)}
+}
+
+// deal with the next orphan that was found.
+func (p *patient) deal(o *orphans) ctrl.Result {
+	p.t.Helper()
+	var next event.TypedGenericEvent[types.NamespacedName]
+	p.Expect(o.found).To(Receive(&next))
+	result, err := o.Reconcile(p.t.Context(), ctrl.Request{NamespacedName: next.Object})
+	p.Expect(err).NotTo(HaveOccurred())
+	if result.RequeueAfter > 0 {
+		o.found <- next
+	}
+	return result
 }
 
 // The API server looks at the finalizers of an object, and then deletes it: one that is set in between is of no use.
 func TestTheKeyOfAnEntryThatIsDeletedInSpiteOfItsFinalizerIsDeleted(t *testing.T) {
 	p, m := newLate(t)
+	o := p.orphanage()
 	p.look()
 	p.Expect(m.Exists(lateKey)).To(BeTrue())
 	for _, name := range []string{"heir", "e"} {
 		last := p.remove(name)
-		p.Expect(p.orphans.add(last)).To(BeTrue())
-		_, _, there := p.lookAt(name)
-		p.Expect(there).To(BeFalse())
+		p.claims.Delete(inNamespace(name), last.UID) // by the informer
+		o.add(t.Context(), last)
+		p.Expect(p.deal(o)).To(BeZero())
 		p.Expect(m.Exists(lateKey)).To(Equal(name == "heir"), "the last one deletes the key")
 	}
+	p.Expect(p.left(o)).To(BeZero(), "nothing is kept of them")
 }
 
 // It is as patient as any deletion.
 func TestAnOrphanWaitsForItsPool(t *testing.T) {
 	m := redistest.Miniredis(t)
 	p := newPatient(t, downSince(time.Now()), warmEntry())
+	o := p.orphanage()
 	p.Expect(m.Set(lateKey, "v")).To(Succeed())
-	p.orphans.add(p.remove("e"))
-	result, _, _ := p.look()
-	p.Expect(result.RequeueAfter).To(Equal(deletionRetry))
+	o.add(t.Context(), p.remove("e"))
+	p.Expect(p.deal(o).RequeueAfter).To(Equal(deletionRetry))
 	p.connect(m.Addr())
-	p.look()
+	p.Expect(p.deal(o)).To(BeZero())
 	p.Expect(m.Exists(lateKey)).To(BeFalse())
-	result, _, _ = p.look()
-	p.Expect(result.RequeueAfter).To(BeZero(), "it is dealt with")
+}
+
+// Another entry of its name has the key from now on, and its own end: the orphan is dealt with at once, and never again.
+func TestANamesakeInheritsFromAnOrphan(t *testing.T) {
+	p, m := newLate(t)
+	o := p.orphanage()
+	p.look()
+	heir := p.remove("heir")
+	p.claims.Delete(inNamespace("heir"), heir.UID)
+	last := p.remove("e")
+	p.claims.Delete(inNamespace("e"), last.UID)
+	namesake := warmEntry()
+	namesake.UID, namesake.Finalizers, namesake.Annotations = "4", nil, nil
+	p.Expect(p.Create(t.Context(), namesake)).To(Succeed())
+	p.claims.Set(claimOf(namesake))
+
+	o.add(t.Context(), last)
+	p.Expect(p.deal(o)).To(BeZero())
+	p.Expect(m.Exists(lateKey)).To(BeTrue())
+	p.Expect(p.left(o)).To(BeZero())
+	p.Expect(p.Get(t.Context(), inNamespace("e"), namesake)).To(Succeed())
+	p.Expect(recordOf(namesake)).To(Equal(recordOf(last)), "it has the key on record")
+}
+
+// left are the orphans that are remembered.
+func (p *patient) left(o *orphans) (n int) {
+	o.byName.Range(func(any, any) bool { n++; return true })
+	return n
 }
 
 // What is deleted in good order is none: all was done while it was being deleted.
 func TestOnlyAnEntryWhoseFinalizerCameTooLateIsAnOrphan(t *testing.T) {
-	var o orphans
+	g, o := NewWithT(t), orphans{found: make(names, 1)}
 	entry := warmEntry()
 	entry.DeletionTimestamp = new(metav1.Now())
-	NewWithT(t).Expect(o.add(entry)).To(BeFalse(), "deleted when the last finalizer was removed")
+	o.add(t.Context(), entry) // it was deleted when the last finalizer was removed
 	entry = warmEntry()
 	entry.Finalizers = nil
-	NewWithT(t).Expect(o.add(entry)).To(BeFalse(), "it was never ours, or somebody has taken the finalizer away")
+	o.add(t.Context(), entry) // it never had ours, or somebody has taken that away
+	g.Expect(o.found).NotTo(Receive())
 }
 
 // remove an entry at once, as it is.

@@ -48,10 +48,10 @@ func newPatient(t *testing.T, objects ...client.Object) *patient {
 	registry := pools.NewRegistry(p.fake, pools.Listeners{Entry: tell, Pool: tell, Opened: tell})
 	index := claims.NewIndex()
 	p.cacheEntryReconciler = &cacheEntryReconciler{
-		orphans: &orphans{},
-		Client:  c, reader: c, registry: registry, claims: index,
+		Client: c, reader: c, registry: registry, claims: index,
 		finisher:   finisher{client: c, recorder: recorder, clock: p.fake},
 		pools:      &poolFinder{client: c, registry: registry, claims: index, clock: p.fake, synced: func() bool { return true }},
+		tell:       func(context.Context, types.NamespacedName) {},
 		tellRivals: func(context.Context, types.NamespacedName, []claims.Place) {},
 	}
 	return p

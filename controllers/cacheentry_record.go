@@ -17,8 +17,8 @@ import (
 	"github.com/cachewright/cachewright/internal/claims"
 )
 
-// recordAnnotation lists where the entry has written or is about to. It is there before the first write, so that no
-// crash leaves a key that nobody knows of.
+// recordAnnotation lists where the entry has written or is about to, and what has passed on to it. It is there before the
+// first write, so that no crash leaves a key that nobody knows of.
 const recordAnnotation = "cachewright.dev/written"
 
 // location is a key that an entry may have written. The full name is not recorded: it is computed from the live
@@ -56,7 +56,7 @@ func locationIn(pool *v1alpha1.CachePool, key string) location {
 func (t *task) here() location {
 	l := locationIn(t.pool.CachePool, t.entry.Spec.Key)
 	l.Lost = t.lost
-	if p := t.entry.EffectivePolicy(); !t.content.secret && (p == v1alpha1.PolicyEnsurePresent || p == v1alpha1.PolicyWriteOnChange) {
+	if !t.content.secret && compares(t.entry) {
 		l.Digest = t.content.identity
 	}
 	return l

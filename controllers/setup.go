@@ -90,6 +90,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		mgr: mgr, options: o, claims: claims.NewIndex(), counts: metrics.NewEntries(),
 		entries: make(names, channelSize), pools: make(names, channelSize),
 		openedForEntries: make(names, channelSize), openedForFlushes: make(names, channelSize),
+		orphans: orphans{found: make(names, channelSize)},
 	}
 	s.registry = pools.NewRegistry(o.Clock, pools.Listeners{
 		Entry:  s.entries.tell,
@@ -164,8 +165,8 @@ func (s *system) watchClaims(ctx context.Context) error {
 				name := client.ObjectKeyFromObject(entry)
 				s.counts.Delete(name)
 				s.tellRivals(ctx, name, s.claims.Delete(name, entry.UID))
-				if s.elected() && s.orphans.add(entry) {
-					s.entries.tell(ctx, name)
+				if s.elected() {
+					s.orphans.add(ctx, entry)
 				}
 			}
 		},
@@ -243,7 +244,11 @@ func (s *system) build(kind client.ObjectList) *builder.Builder {
 func (s *system) setupEntries(context.Context) error {
 	r := &cacheEntryReconciler{
 		Client: s.mgr.GetClient(), finisher: s.finisher(), reader: s.mgr.GetAPIReader(),
-		pools: s.finder, registry: s.registry, claims: s.claims, orphans: &s.orphans, tellRivals: s.tellRivals,
+		pools: s.finder, registry: s.registry, claims: s.claims, tell: s.entries.tell, tellRivals: s.tellRivals,
+	}
+	s.orphans.cacheEntryReconciler = r
+	if err := ctrl.NewControllerManagedBy(s.mgr).Named("orphan").WatchesRawSource(source.TypedChannel(s.orphans.found, enqueue())).Complete(&s.orphans); err != nil {
+		return err
 	}
 	return s.build(&v1alpha1.CacheEntryList{}).
 		For(&v1alpha1.CacheEntry{}).

@@ -227,7 +227,8 @@ type FlushCheckpoint struct {
 	// +kubebuilder:validation:MaxLength=260
 	Node string `json:"node,omitempty"`
 
-	// serverID identifies the server process, the database in it, and in a cluster the slots that it serves.
+	// serverID identifies the server process, the database in it, in a cluster the slots that it serves, and the keys
+	// that are looked for.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128

@@ -5,9 +5,9 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -31,7 +31,7 @@ func (s *Scan) identify(ctx context.Context) ([]identity, error) {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(s.pattern)) // it never fails
 	for i := range nodes {
-		nodes[i].id += "/" + strconv.FormatUint(uint64(h.Sum32()), 36)
+		nodes[i].id += fmt.Sprintf("/%08x", h.Sum32())
 	}
 	return nodes, err
 }

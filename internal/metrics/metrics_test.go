@@ -119,6 +119,7 @@ func TestADeletedPoolHasNoSeriesEvenIfSomebodyStillCounts(t *testing.T) {
 
 func TestKeysThatWereLeftAreCountedByNamespace(t *testing.T) {
 	g := NewWithT(t)
+	left.Reset()
 	Left("a")
 	Left("b")
 	Left("a")

@@ -48,7 +48,7 @@ func (c *Contest) Undo(now time.Time) (wait time.Duration) {
 // nothing.
 func (c *Contest) Excuse(now time.Time) {
 	if c.changes > 0 && (c.pending || c.noticed.Equal(now)) {
-		c.changes--
+		c.changes, c.noticed = c.changes-1, time.Time{}
 	}
 	c.pending = false
 }

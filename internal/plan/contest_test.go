@@ -296,7 +296,7 @@ func TestContestAlways(t *testing.T) {
 	})
 }
 
-// What turns out to be no second writer's doing, or was not undone after all, does not count; what was undone does.
+// The server's word of a loss comes later than what a look has found, but not by much.
 func TestForgive(t *testing.T) {
 	var c plan.Contest
 	c.Forgive(start) // there is nothing to forgive
@@ -312,6 +312,7 @@ func TestForgive(t *testing.T) {
 	on(t, &c, at(22*time.Second), true)
 }
 
+// What turns out to be no second writer's doing, or was not undone after all, does not count; what was undone does.
 func TestExcuse(t *testing.T) {
 	now := time.Now()
 	var c plan.Contest
