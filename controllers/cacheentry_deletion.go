@@ -182,7 +182,7 @@ func compares(entry *v1alpha1.CacheEntry) bool {
 // digests of the values that the entry may have written last to a location: nil when it may delete whatever is there.
 // Of a Secret only the present content is known. Once that may have been written, there are no other digests.
 func (r *cacheEntryReconciler) digests(ctx context.Context, entry *v1alpha1.CacheEntry, pool *v1alpha1.CachePool, l location) ([]string, error) {
-	if !compares(entry) && l.Digest == "" {
+	if !compares(entry) && !l.Compare {
 		return nil, nil
 	}
 	digests := []string{l.Digest}
@@ -206,11 +206,11 @@ func (r *cacheEntryReconciler) passOn(ctx context.Context, entry *v1alpha1.Cache
 	if err != nil || heir == nil || heir.UID == entry.UID { // it is where the entry is now
 		return heir != nil, "", err
 	}
-	there.Digest = l.Digest
+	there.Digest, there.Compare = l.Digest, l.Compare || compares(entry)
 	if heir.EffectivePolicy() == v1alpha1.PolicyWriteOnChange {
 		there.Digest = cmp.Or(l.Digest, entry.Status.WrittenDigest)
 	}
-	if compares(entry) && there.Digest == "" { // nothing is known of what may be deleted
+	if there.Compare && there.Digest == "" { // nothing is known of what may be deleted
 		return true, "", nil
 	}
 	err = r.bequeath(ctx, heir, there)

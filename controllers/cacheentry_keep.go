@@ -53,7 +53,7 @@ func (t *task) consult(recorded []location) {
 	if l.Digest != "" && here.Digest != "" && l.Digest != here.Digest {
 		t.written = false // another value may have been written since, before the status could say so
 	}
-	t.recorded, t.lost = ok && l.Digest == here.Digest || !recordable(t.entry), l.Lost
+	t.recorded, t.lost = ok && l.Digest == here.Digest && !l.Compare || !recordable(t.entry), l.Lost
 }
 
 // keep hands the key to the keeper, and says what came of it.

@@ -28,6 +28,8 @@ type location struct {
 	Key  string       `json:"key"`
 	// Digest of the value that the entry may have written last, where only that may be deleted. Never a Secret's.
 	Digest string `json:"digest,omitempty"`
+	// Compare : only that value may be deleted, whatever the policy. The key has passed on from an entry that compares.
+	Compare bool `json:"compare,omitempty"`
 	// Lost : what was to be written once was written before the pool moved to another server.
 	Lost bool `json:"lost,omitempty"`
 }

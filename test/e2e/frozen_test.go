@@ -25,9 +25,14 @@ type replicas struct {
 	// way of the leader to the server, and another one.
 	way, other *redistest.Proxy
 	pool       *v1alpha1.CachePool
-	// flag is an entry whose value changes while the leader is frozen.
+	// flag is an entry whose value changes while the leader is frozen, for longer than the flag lives.
 	flag *v1alpha1.CacheEntry
 }
+
+const flagKey = "glimr:cache:main:flag"
+
+// flagLife is how long the flag lives without a renewal.
+const flagLife = 15 * time.Second
 
 func startReplicas(t *testing.T, n, runs int) *replicas {
 	t.Helper()
@@ -40,7 +45,7 @@ func startReplicas(t *testing.T, n, runs int) *replicas {
 	}
 	r.counters = newCounters(t, server.Client(t), space, n, runs)
 	r.flag = entryIn(space, "flag")
-	r.flag.Spec.Value, r.flag.Spec.Forever, r.flag.Spec.TTL = new("0"), nil, &metav1.Duration{Duration: shortLived}
+	r.flag.Spec.Value, r.flag.Spec.Forever, r.flag.Spec.TTL = new("0"), nil, &metav1.Duration{Duration: flagLife}
 	r.Expect(k8s.Create(t.Context(), r.flag)).To(Succeed())
 	r.leader = r.replica()
 	r.shown()
@@ -76,7 +81,7 @@ func (r *replicas) freezeLeader() {
 }
 
 func (r *replicas) flagHolds() string {
-	return r.redis.Get(r.t.Context(), "glimr:cache:main:flag").Val()
+	return r.redis.Get(r.t.Context(), flagKey).Val()
 }
 
 // thawLeader must end it, since it leads no more. The other one leads now, and there is a new standby.
@@ -122,6 +127,8 @@ func calls(t *testing.T, r *redis.Client, command string) int {
 // burden the leader with a run of each counter at once, when something has happened to its way to the server.
 func (r *replicas) burden(way func()) {
 	r.t.Helper()
+	// Nothing else is due meanwhile, that would be sent before the increments.
+	r.Eventually(func() time.Duration { return r.redis.PTTL(r.t.Context(), flagKey).Val() }).Should(BeNumerically(">", flagLife*2/3))
 	r.leader.freeze() // for much less than the lease
 	r.allow(len(r.increments))
 	r.Eventually(r.asked.Load).Should(Equal(r.allowed.Load()))
