@@ -365,7 +365,7 @@ func TestAKeyPassesOnToAnEntryThatCannotWrite(t *testing.T) {
 }
 
 // A holder that moves away leaves its key to another entry: if that goes before it has written, the key must too.
-func TestAHolderThatMovesAwayDeletesTheKeyThatNobodyTakesOver(t *testing.T) {
+func TestAHolderThatMovesAwayLeavesItsKeyToAnHeirThatCannotWriteYet(t *testing.T) {
 	t.Parallel()
 	for _, taken := range []bool{true, false} {
 		t.Run(fmt.Sprintf("taken over %v", taken), func(t *testing.T) {
